@@ -1,0 +1,155 @@
+"""The data that travel between the rooms. No torch import: configuration and data checks use these too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TargetKind = Literal["label", "mask"]
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+class Batch(TypedDict):
+    """What a loader yields.
+
+    ``image`` uint8 ``(B, C, H, W)``; ``target`` int64 ``(B,)`` class ids or uint8 ``(B, H, W)`` class maps, absent when
+    there is no target; ``index`` int64 ``(B,)``: the row of each sample in the SampleIndex.
+    """
+
+    image: Tensor
+    target: NotRequired[Tensor]
+    index: Tensor
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """What an encoder tells before it runs.
+
+    Args:
+        channels: Channels of each map that ``pyramid`` returns, fine to coarse.
+        strides: Pixels of the input per cell of each map, same order, never decreasing. Equal strides mean an encoder
+            of one scale (ViT, mixer), whose maps a neck turns into a pyramid.
+        embed_dim: Length of the vector that ``embed`` returns.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    embed_dim: int
+
+    def __post_init__(self) -> None:
+        if len(self.channels) != len(self.strides) or not self.channels:
+            raise ValueError(f"channels {self.channels} and strides {self.strides} must name the same levels")
+        if any(a > b for a, b in zip(self.strides, self.strides[1:], strict=False)):
+            raise ValueError(f"strides must not decrease from fine to coarse, got {self.strides}")
+
+    @property
+    def one_scale(self) -> bool:
+        """True if all maps have one stride, so that a decoder of several scales needs a neck."""
+        return len(set(self.strides)) == 1 and self.strides[0] > 1
+
+
+@dataclass(frozen=True)
+class PixelStats:
+    """Mean and standard deviation per channel of pixels scaled to [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def for_channels(self, num_channels: int) -> PixelStats:
+        """Return the statistics for another number of channels.
+
+        One channel takes the average of all; two (grey and alpha) and four (RGB and alpha) keep the colour statistics
+        and give every further channel mean 0.5 and standard deviation 0.5.
+        """
+        n = len(self.mean)
+        if num_channels == n:
+            return self
+        grey = PixelStats((sum(self.mean) / n,), (sum(self.std) / n,))
+        head = grey if num_channels < n else self
+        extra = num_channels - len(head.mean)
+        return PixelStats(head.mean + (0.5,) * extra, head.std + (0.5,) * extra)
+
+
+IMAGENET_STATS = PixelStats((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF_STATS = PixelStats((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+# "no standardisation": pixels stay in [0, 1]
+UNIT_STATS = PixelStats((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+@dataclass(frozen=True)
+class TargetSpec:
+    """What is predicted: saved in every checkpoint, and compared with the data of test and predict by name.
+
+    Args:
+        kind: ``label``: one class an image; ``mask``: one class a pixel.
+        class_names: Name of every class, the position is the class id.
+        ignore_index: Mask value that is left out of loss and metrics, or None.
+        mask_values: How the pixels of a mask file name classes: ``index`` (the value is the class id, palette PNGs
+            included) or ``binary`` (0 is class 0, 255 is class 1).
+        palette: One RGB triple a class, for drawing.
+    """
+
+    kind: TargetKind
+    class_names: tuple[str, ...]
+    ignore_index: int | None = None
+    mask_values: Literal["index", "binary"] = "index"
+    palette: tuple[tuple[int, int, int], ...] | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, without the ignored value."""
+        return len(self.class_names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as a checkpoint holds it."""
+        data = asdict(self)
+        data["class_names"] = list(self.class_names)
+        data["palette"] = None if self.palette is None else [list(c) for c in self.palette]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TargetSpec:
+        """Rebuild from ``to_dict``."""
+        palette = data["palette"]
+        return cls(
+            kind=data["kind"],
+            class_names=tuple(data["class_names"]),
+            ignore_index=data["ignore_index"],
+            mask_values=data["mask_values"],
+            palette=None if palette is None else tuple((int(r), int(g), int(b)) for r, g, b in palette),
+        )
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What every image is brought to: height and width in pixels, and channels (1 grey, 2 grey+alpha, 3 RGB, 4 RGBA)."""
+
+    height: int
+    width: int
+    num_channels: int
+
+
+@dataclass(frozen=True)
+class Between:
+    """Bounds of a number, for ``Annotated[float, Between(0, 1)]``; None means no bound, ``open`` excludes them."""
+
+    low: float | None = None
+    high: float | None = None
+    low_open: bool = False
+    high_open: bool = False
+
+
+@dataclass(frozen=True)
+class OptionsFrom:
+    """Valid values come from a torch-free function: ``Annotated[str, OptionsFrom("package.module.function")]``.
+
+    The function takes the whole config node (a plain dict) and returns the valid strings, compared with underscores
+    ignored, because Hydra reads ``50_2`` as the integer 502. An empty answer means that any value is valid.
+    """
+
+    function: str
