@@ -1,0 +1,66 @@
+"""Train on images: any encoder with any decoder, composed by Hydra, run by PyTorch Lightning.
+
+The public names are imported when they are first used, so that ``import lightning_vision`` costs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_vision.app import build, fit, load, predict, test
+    from lightning_vision.config import compose, instantiate
+    from lightning_vision.errors import CheckpointError, ConfigError, DataError
+
+_HOME = {
+    "compose": "config",
+    "instantiate": "config",
+    "build": "app",
+    "fit": "app",
+    "test": "app",
+    "predict": "app",
+    "load": "app",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "CheckpointError": "errors",
+}
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "build",
+    "compose",
+    "fit",
+    "instantiate",
+    "load",
+    "predict",
+    "test",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+def _version() -> str:
+    """Return the installed version; in a checkout that is not installed, that of pyproject.toml."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("lightning_vision")
+    except PackageNotFoundError:
+        import tomllib
+        from pathlib import Path
+
+        text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+        return str(tomllib.loads(text)["project"]["version"])

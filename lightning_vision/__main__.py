@@ -1,0 +1,133 @@
+"""The command line: ``python -m lightning_vision [action] [key=value ...]``, and the script ``lightning-vision``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+from lightning_vision.errors import VisionError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from omegaconf import DictConfig
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+_shown: set[int] = set()  # errors of a sweep that were printed when they happened
+
+
+def main() -> None:
+    """Run the command line. A mistake that a user can mend ends in a message and exit code 2."""
+    asked_for_traceback = os.environ.get(_FULL_ERROR) == "1"
+    try:
+        _run()
+    except VisionError as error:
+        if asked_for_traceback:
+            raise
+        if id(error) not in _shown:
+            print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def _run() -> None:
+    from lightning_vision.command_line import read
+    from lightning_vision.listing import LISTINGS, help_text, listing, show
+
+    line = read(sys.argv[1:])
+    if "-h" in line.options:
+        show(help_text(line.config_dirs))
+    elif "--version" in line.options:
+        from lightning_vision import __version__
+
+        show(f"lightning_vision {__version__}")
+    elif line.action in LISTINGS:
+        show(listing(LISTINGS[line.action], line.config_dirs))
+    else:
+        sys.argv[1:] = line.words
+        runs = not ({"-c", "--cfg", "-i", "--info", "-sc", "--hydra-help", "--experimental-rerun"} & set(line.options))
+        if runs and not line.multirun and "-cp" not in line.options:
+            # Once before Hydra runs, so that a mistake leaves no run folder behind.
+            from lightning_vision.config import composed
+
+            composed(line.overrides, name=line.options.get("-cn", "config"), extra=line.config_dirs)
+        _run_hydra(line.overrides)
+
+
+def _run_hydra(overrides: list[str]) -> None:
+    import hydra
+    from hydra.errors import HydraException
+
+    from lightning_vision.config import conf_dir, register_plugins
+    from lightning_vision.translate import translate
+
+    register_plugins()
+    run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)
+    try:
+        with _environment("1"):  # Hydra then raises what it would have printed
+            run()
+    except VisionError:
+        raise
+    except (HydraException, ValueError) as error:
+        if (ours := translate(error, overrides)) is not None:
+            raise ours from error
+        _raise_without_hydra(error)
+    except Exception as error:
+        _raise_without_hydra(error)
+
+
+def task(cfg: DictConfig) -> float | None:
+    """Check one composed config and carry out its action. Returns the figure that a sweep optimises."""
+    with _environment(_given):
+        try:
+            from lightning_vision.checks import check
+
+            check(cfg)
+            from lightning_vision import app
+
+            return app.run(cfg)
+        except VisionError as error:
+            _show_in_sweep(error)
+            raise
+
+
+def _show_in_sweep(error: VisionError) -> None:
+    """Print the error of one run of a sweep now: Hydra goes on with the others and raises only the first at the end."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        print(f"Run {HydraConfig.get().job.num} of the sweep: {error}", file=sys.stderr)
+        _shown.add(id(error))
+
+
+_given = os.environ.get(_FULL_ERROR)
+
+
+@contextmanager
+def _environment(full_error: str | None) -> Iterator[None]:
+    """Set Hydra's variable for a while: the processes that a run starts must see the user's own value."""
+    before = os.environ.pop(_FULL_ERROR, None)
+    if full_error is not None:
+        os.environ[_FULL_ERROR] = full_error
+    try:
+        yield
+    finally:
+        os.environ.pop(_FULL_ERROR, None)
+        if before is not None:
+            os.environ[_FULL_ERROR] = before
+
+
+def _raise_without_hydra(error: Exception) -> NoReturn:
+    """Raise with a traceback that begins where the run's own code begins, unless the whole was asked for."""
+    traceback: TracebackType | None = error.__traceback__
+    if _given != "1":
+        while traceback is not None and traceback.tb_frame.f_code is not task.__code__:
+            traceback = traceback.tb_next
+    raise error.with_traceback(traceback or error.__traceback__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""A value of the config against the annotation of the argument that it goes to, without importing the class."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_vision.errors import listed, nearest
+from lightning_vision.signatures import COMPUTED, REQUIRED, Module, Parameter, dotted, find, literal
+from lightning_vision.types import Between
+
+_LISTS = {"list", "List", "Sequence", "Iterable", "Collection", "set", "frozenset"}
+_MAPPINGS = {"dict", "Dict", "Mapping", "MutableMapping"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The values that an annotation allows.
+
+    Args:
+        text: How a message names them, such as ``a number from 0 to 1``.
+        allows: Whether a value is one of them.
+        example: One of them, or None if there is no telling.
+        options: The valid words, where they can be listed.
+    """
+
+    text: str
+    allows: Callable[[Any], bool]
+    example: Any = None
+    options: tuple[Any, ...] = ()
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+ANY = Kind("any value", lambda _: True)
+NULL = Kind("null", lambda v: v is None)
+_SIMPLE: dict[str, Kind] = {
+    "int": Kind("an integer", lambda v: isinstance(v, int) and not isinstance(v, bool), 1),
+    "float": Kind("a number", _number, 1.0),
+    "bool": Kind("true or false", lambda v: isinstance(v, bool), True),
+    # Hydra reads 50_2 as the integer 502, so that numbers must do where text is wanted.
+    "str": Kind("text", lambda v: isinstance(v, str) or _number(v), "TEXT"),
+    "Path": Kind("a path", lambda v: isinstance(v, str) or _number(v), "PATH"),
+    "None": NULL,
+} | {name: Kind("a list", lambda v: isinstance(v, list | tuple), []) for name in (*_LISTS, "tuple", "Tuple")}
+_SIMPLE |= {name: Kind("a mapping", lambda v: isinstance(v, Mapping), {}) for name in _MAPPINGS}
+
+
+def kind_of(parameter: Parameter, node: Mapping[str, Any]) -> Kind:
+    """Return what an argument allows; ``node`` is its whole config node, which option functions read."""
+    if parameter.annotation is None:
+        return ANY
+    return _build(parameter.annotation, parameter.module, node, 0)
+
+
+def _build(expr: ast.expr, module: Module, node: Mapping[str, Any], depth: int) -> Kind:
+    if depth > 20:
+        return ANY
+    if isinstance(expr, ast.Constant):
+        if expr.value is None:
+            return NULL
+        if isinstance(expr.value, str):
+            return _build(ast.parse(expr.value, mode="eval").body, module, node, depth + 1)
+        return ANY
+    if isinstance(expr, ast.BinOp) and isinstance(expr.op, ast.BitOr):
+        return _union([_build(e, module, node, depth + 1) for e in (expr.left, expr.right)])
+    if isinstance(expr, ast.Subscript):
+        return _subscript(expr, module, node, depth)
+    name = dotted(expr).rpartition(".")[2]
+    if name in _SIMPLE:
+        return _SIMPLE[name]
+    alias = _alias(expr, module)
+    return _build(alias[1], alias[0], node, depth + 1) if alias else ANY
+
+
+def _alias(expr: ast.expr, module: Module) -> tuple[Module, ast.expr] | None:
+    """Return what ``Name = Literal[...]`` stands for, here or in the module that it is imported from."""
+    found = find(module, expr)
+    if found is None or not isinstance(found[1], ast.Assign | ast.AnnAssign) or found[1].value is None:
+        return None
+    return found[0], found[1].value
+
+
+def _subscript(expr: ast.Subscript, module: Module, node: Mapping[str, Any], depth: int) -> Kind:
+    name = dotted(expr.value).rpartition(".")[2]
+    inner = list(expr.slice.elts) if isinstance(expr.slice, ast.Tuple) else [expr.slice]
+    if name == "Literal":
+        return _one_of([literal(e, module) for e in inner])
+    if name == "Annotated":
+        kind = _build(inner[0], module, node, depth + 1)
+        for note in inner[1:]:
+            kind = _narrow(kind, note, module, node)
+        return kind
+    if name in ("Optional", "Union"):
+        kinds = [_build(e, module, node, depth + 1) for e in inner]
+        return _union([*kinds, NULL] if name == "Optional" else kinds)
+    if name in _LISTS:
+        return _list_of(_build(inner[0], module, node, depth + 1))
+    if name in ("tuple", "Tuple"):
+        if len(inner) == 2 and isinstance(inner[1], ast.Constant) and inner[1].value is ...:
+            return _list_of(_build(inner[0], module, node, depth + 1))
+        return _exactly([_build(e, module, node, depth + 1) for e in inner])
+    if name in _MAPPINGS and len(inner) == 2:
+        return _mapping(*(_build(e, module, node, depth + 1) for e in inner))
+    return ANY
+
+
+def _union(kinds: list[Kind]) -> Kind:
+    if any(k is ANY for k in kinds):
+        return ANY
+    kinds = sorted(kinds, key=lambda k: k is NULL)  # null last, as one says it
+    example = next((k.example for k in kinds if k.example is not None), None)
+    options = tuple(o for k in kinds for o in k.options)
+    return Kind(" or ".join(k.text for k in kinds), lambda v: any(k.allows(v) for k in kinds), example, options)
+
+
+def _list_of(kind: Kind) -> Kind:
+    if kind is ANY:
+        return _SIMPLE["list"]
+    example = [] if kind.example is None else [kind.example]
+    return Kind(
+        f"a list of which each is {kind.text}",
+        lambda v: isinstance(v, list | tuple) and all(kind.allows(x) for x in v),
+        example,
+    )
+
+
+def _exactly(kinds: list[Kind]) -> Kind:
+    same = len({k.text for k in kinds}) == 1
+    inside = f"each {kinds[0].text}" if same else ", ".join(k.text for k in kinds)
+
+    def allows(value: Any) -> bool:
+        right_size = isinstance(value, list | tuple) and len(value) == len(kinds)
+        return right_size and all(k.allows(v) for k, v in zip(kinds, value, strict=True))
+
+    return Kind(f"a list of {len(kinds)}, {inside}", allows, [k.example for k in kinds])
+
+
+def _mapping(keys: Kind, values: Kind) -> Kind:
+    def allows(value: Any) -> bool:
+        return isinstance(value, Mapping) and all(keys.allows(k) and values.allows(v) for k, v in value.items())
+
+    return Kind("a mapping" if values is ANY else f"a mapping to {values.text}", allows, {})
+
+
+def spelled(word: object) -> str:
+    """Spell a word as it is compared: Hydra drops underscores between digits."""
+    return str(word).replace("_", "")
+
+
+def _one_of(options: Sequence[Any]) -> Kind:
+    if COMPUTED in options:
+        return ANY
+    words = {spelled(o) for o in options if isinstance(o, str)}
+    exact = [o for o in options if not isinstance(o, str)]
+
+    def allows(value: Any) -> bool:
+        if (isinstance(value, str) or _number(value)) and spelled(value) in words:
+            return True
+        return any(value == o and type(value) is type(o) for o in exact)
+
+    shown = listed("null" if o is None else str(o).lower() if isinstance(o, bool) else o for o in options)
+    example = next((o for o in options if o is not None), None)
+    return Kind(f"one of {shown}", allows, example, tuple(o for o in options if isinstance(o, str)))
+
+
+def _narrow(kind: Kind, note: ast.expr, module: Module, node: Mapping[str, Any]) -> Kind:
+    """Apply one note of ``Annotated``: a range, or options from a function."""
+    if not isinstance(note, ast.Call):
+        alias = _alias(note, module)
+        return _narrow(kind, alias[1], alias[0], node) if alias and isinstance(alias[1], ast.Call) else kind
+    name = dotted(note.func).rpartition(".")[2]
+    arguments = [literal(a, module) for a in note.args]
+    named = {k.arg: literal(k.value, module) for k in note.keywords if k.arg}
+    if COMPUTED in [*arguments, *named.values()]:
+        return kind
+    if name == "Between":
+        return _ranged(kind, Between(*arguments, **named))
+    if name == "OptionsFrom":
+        where, _, function = str([*arguments, *named.values()][0]).rpartition(".")
+        options = tuple(getattr(importlib.import_module(where), function)(dict(node)))
+        return _one_of(options) if options else kind
+    return kind
+
+
+def _ranged(kind: Kind, bounds: Between) -> Kind:
+    low, high = bounds.low, bounds.high
+
+    def inside(value: Any) -> bool:
+        if not _number(value) or not math.isfinite(value):
+            return False
+        above = low is None or (value > low if bounds.low_open else value >= low)
+        return above and (high is None or (value < high if bounds.high_open else value <= high))
+
+    words = []
+    if low is not None:
+        words.append(f"greater than {low}" if bounds.low_open else f"at least {low}")
+    if high is not None:
+        words.append(f"less than {high}" if bounds.high_open else f"at most {high}")
+    middle = (low or 0) + 1 if high is None else high - 1 if low is None else (low + high) / 2
+    example = next((x for x in (low, high, middle) if x is not None and kind.allows(x) and inside(x)), None)
+
+    def allows(value: Any) -> bool:
+        return kind.allows(value) and (value is None or isinstance(value, str) or inside(value))
+
+    return Kind(f"{kind.text}, {' and '.join(words)}" if words else kind.text, allows, example, kind.options)
+
+
+def suggestion(kind: Kind, value: Any, default: Any) -> Any:
+    """Return a value that works, as near as possible to what was meant; COMPUTED if there is none to be had."""
+    candidates: list[Any] = []
+    if isinstance(value, str):
+        try:
+            candidates.append(ast.literal_eval(value.capitalize() if value.lower() in ("true", "false") else value))
+        except (ValueError, SyntaxError):
+            pass  # a word, not a number in quotes
+    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+        candidates.append(int(value))
+    if isinstance(value, list | tuple) and len(value) == 1:
+        candidates.append(value[0])
+    elif not isinstance(value, list | tuple | Mapping) and value is not None:
+        candidates.append([value])
+    if (word := nearest(str(value), map(str, kind.options))) is not None:
+        candidates.append(word)
+    if default is not REQUIRED and default is not COMPUTED:
+        candidates.append(list(default) if isinstance(default, tuple) else default)
+    candidates.append(kind.example)
+    return next((c for c in candidates if kind.allows(c) and c not in ([], {})), COMPUTED)

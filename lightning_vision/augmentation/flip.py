@@ -1,0 +1,40 @@
+"""Mirroring."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lightning_vision.types import Between
+
+
+class RandomHorizontalFlip(nn.Module):
+    """Mirror each image left to right with probability ``p``; a class map is mirrored with its image.
+
+    Exact on uint8: pixels move, their values do not change.
+
+    Args:
+        p: Probability of a flip, drawn for every image of the batch by itself.
+    """
+
+    injected: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, p: Annotated[float, Between(0, 1)] = 0.5) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, image: Tensor, target: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Flip.
+
+        Args:
+            image: uint8 ``(B, C, H, W)``.
+            target: Class map ``(B, H, W)``, class ids ``(B,)`` (left as they are) or None.
+            generator: Source of the draws, on the CPU.
+        """
+        chosen = (torch.rand(len(image), generator=generator) < self.p).to(image.device)
+        image = torch.where(chosen.view(-1, 1, 1, 1), image.flip(-1), image)
+        if target is not None and target.ndim == 3:
+            target = torch.where(chosen.view(-1, 1, 1), target.flip(-1), target)
+        return image, target

@@ -1,0 +1,150 @@
+"""Build the parts of a run from a resolved config: encoder first, because neck and decoder need its feature info."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from typing import Any, cast
+
+from lightning.pytorch import Trainer
+from torch import nn
+from torch.optim import Optimizer
+
+from lightning_vision import checkpoint as checkpoints
+from lightning_vision.config import instantiate
+from lightning_vision.data.datamodule import VisionDataModule
+from lightning_vision.data.index import SampleIndex
+from lightning_vision.data.preprocessing import Preprocessing
+from lightning_vision.decoders.base import Decoder
+from lightning_vision.encoders.base import Encoder
+from lightning_vision.module import VisionModule
+from lightning_vision.necks.pyramid import PyramidNeck
+from lightning_vision.resolve import Plan
+from lightning_vision.tasks import TASKS
+from lightning_vision.types import IMAGENET_STATS, UNIT_STATS, Geometry, PixelStats, TargetSpec
+
+
+def build_module(plan: Plan) -> VisionModule:
+    """Build the model of a plan, with its loss and optimizer."""
+    config = plan.config
+    encoder = cast(Encoder, instantiate(config["encoder"]))
+    stats = _pixel_stats(encoder, plan.preprocessing.standardize_image, plan.geometry.num_channels)
+    return _assemble(encoder, config, plan.task, plan.target, plan.geometry, stats, trains=True)
+
+
+def rebuild_module(checkpoint: Mapping[str, Any]) -> VisionModule:
+    """Build the model of a checkpoint and load its weights; needs no network and no file beside the checkpoint.
+
+    Raises:
+        CheckpointError: The weights do not fit, or were left out of the checkpoint and are not at hand.
+    """
+    kept = checkpoint[checkpoints.KEY]
+    config = kept["config"]
+    encoder = cast(Encoder, instantiate({**config["encoder"], **kept["encoder_rebuild"]}))
+    module = _assemble(
+        encoder,
+        config,
+        kept["task"],
+        checkpoints.target_of(checkpoint),
+        checkpoints.geometry_of(checkpoint),
+        checkpoints.pixel_stats_of(checkpoint),
+        trains=True,
+    )
+    state = dict(checkpoint)
+    checkpoints.restore_encoder_weights(module, state)
+    module.load_state_dict(state["state_dict"])
+    return module.eval()
+
+
+def _assemble(
+    encoder: Encoder,
+    config: Mapping[str, Any],
+    task_name: str,
+    target: TargetSpec,
+    geometry: Geometry,
+    stats: PixelStats,
+    trains: bool,
+) -> VisionModule:
+    task = TASKS[task_name](target)
+    info, neck = encoder.info, None
+    decoder_class_needs = _consumes(config["decoder"])
+    if decoder_class_needs == "pyramid" and (info.one_scale or not config["neck"].get("auto")):
+        neck = _neck(config["neck"], encoder)
+        info = neck.info
+    decoder = cast(Decoder, instantiate(config["decoder"], info=info, num_classes=target.num_classes))
+    loss = instantiate(
+        config["loss"],
+        num_classes=target.num_classes,
+        class_names=target.class_names,
+        ignore_index=target.ignore_index,
+    )
+    optimizer = config["optimizer"]
+    augmentation = [instantiate(node) for node in (config.get("augmentation") or {}).values() if node]
+
+    def configure(groups: list[dict[str, Any]], total_steps: int) -> tuple[Optimizer, Any]:
+        built = cast(Any, instantiate(optimizer))(groups)
+        return built, instantiate(config["scheduler"], optimizer=built, total_steps=total_steps)
+
+    return VisionModule(
+        encoder,
+        neck,
+        decoder,
+        cast(nn.Module, loss),
+        task,
+        geometry,
+        stats,
+        augmentation=cast(list[nn.Module], augmentation),
+        configure=configure if trains else None,
+        lr=optimizer["lr"],
+        weight_decay=optimizer.get("weight_decay", 0.0),
+        encoder_lr_factor=config["encoder_lr_factor"],
+        config=config,
+        seed=config["seed"],
+    )
+
+
+def build_data(
+    index: SampleIndex, geometry: Geometry, preprocessing: Preprocessing, config: Mapping[str, Any]
+) -> VisionDataModule:
+    """Build the data of a run."""
+    return VisionDataModule(index, geometry, preprocessing, config["batch_size"], config["seed"])
+
+
+def build_trainer(config: Mapping[str, Any], **extra: Any) -> Trainer:
+    """Build Lightning's Trainer with the callbacks and loggers of the config."""
+    quiet_lightning()
+    callbacks = [instantiate(node) for node in (config.get("callbacks") or {}).values() if node]
+    loggers = [instantiate(node) for node in (config.get("logger") or {}).values() if node]
+    arguments = {"callbacks": callbacks, "logger": loggers or False, "enable_model_summary": False, **extra}
+    # A step's figures are added up in tensors and logged once an epoch.
+    arguments = {"default_root_dir": config["output_dir"], "log_every_n_steps": 1_000_000, **arguments}
+    given = {k: v for k, v in arguments.items() if k not in config["trainer"]}
+    return cast(Trainer, instantiate(config["trainer"], **given))
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning's banners out of the output; its warnings stay, but for those that do not concern this design."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # The loader shards by rank itself and sees each row once.
+    warnings.filterwarnings("ignore", message=".*DistributedSampler.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    # A run folder is new, or belongs to the run that is resumed.
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+
+
+def _consumes(node: Mapping[str, Any]) -> str:
+    from lightning_vision.signatures import class_constants
+
+    return cast(str, class_constants(node["_target_"])["consumes"])
+
+
+def _neck(node: Mapping[str, Any], encoder: Encoder) -> Any:
+    return PyramidNeck(encoder.info) if node.get("auto") else instantiate(node, info=encoder.info)
+
+
+def _pixel_stats(encoder: Encoder, standardize: str | None, num_channels: int) -> PixelStats:
+    if standardize == "encoder":
+        return encoder.pixel_stats
+    return (UNIT_STATS if standardize is None else IMAGENET_STATS).for_channels(num_channels)

@@ -1,0 +1,186 @@
+"""Checkpoints: plain data and tensors only, complete in themselves, and refused by name where they do not fit."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lightning_vision.errors import CheckpointError
+from lightning_vision.types import Geometry, PixelStats, TargetSpec
+
+if TYPE_CHECKING:
+    from lightning_vision.module import VisionModule
+
+FORMAT_VERSION = 1
+KEY = "lightning_vision"
+ENCODER = "encoder."
+
+
+def pack(module: VisionModule, checkpoint: dict[str, Any]) -> None:
+    """Add to a Lightning checkpoint what rebuilding the model needs, and assert that all of it is plain data.
+
+    Raises:
+        CheckpointError: A value is neither plain data nor a tensor; the message names its key.
+    """
+    encoder = module.encoder
+    weights_inside = encoder.saved_weights_in_checkpoint is not False
+    checkpoint[KEY] = {
+        "format_version": FORMAT_VERSION,
+        "config": module.config,
+        "task": module.task.name,
+        "target": module.task.target.to_dict(),
+        "geometry": [module.geometry.height, module.geometry.width, module.geometry.num_channels],
+        "pixel_stats": {"mean": list(module.pixel_stats.mean), "std": list(module.pixel_stats.std)},
+        # Without these the encoder would be built from a hub or a folder that may be gone when it is reloaded.
+        "encoder_rebuild": encoder.rebuild_kwargs() if weights_inside else {},
+        "encoder_weights": None
+        if weights_inside
+        else {"digest": encoder.weights_digest(), "origin": encoder.weights_origin},
+    }
+    if not weights_inside:
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith(ENCODER)}
+    assert_plain(checkpoint)
+
+
+def restore_encoder_weights(module: VisionModule, checkpoint: dict[str, Any]) -> None:
+    """Complete the state dict of a checkpoint that was saved without its encoder's weights.
+
+    Raises:
+        CheckpointError: The encoder at hand has other weights than the one that the checkpoint was trained with.
+    """
+    left_out = checkpoint[KEY]["encoder_weights"]
+    if left_out is None:
+        return
+    digest = module.encoder.weights_digest()
+    if digest != left_out["digest"]:
+        raise CheckpointError(
+            "The checkpoint was saved without its encoder's weights, and the encoder at hand has other weights.",
+            given=f"weights with digest {digest[:16]} from {module.encoder.weights_origin}",
+            expected=f"digest {left_out['digest'][:16]} from {left_out['origin']}",
+            override="encoder.weights=FILE with the weights that were used for training",
+        )
+    encoder_state = {ENCODER + k: v for k, v in module.encoder.state_dict().items()}
+    checkpoint["state_dict"] = {**checkpoint["state_dict"], **encoder_state}
+
+
+def assert_plain(value: Any, key: str = "") -> None:
+    """Refuse anything that ``torch.load(weights_only=True)`` would refuse, and name its key."""
+    if value is None or type(value) in (bool, int, float, str, bytes, complex) or isinstance(value, Tensor):
+        return
+    if isinstance(value, torch.dtype | torch.device | torch.Size):
+        return
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            assert_plain(name, f"{key} (the key {name!r})")
+            assert_plain(item, f"{key}.{name}" if key else str(name))
+    elif type(value) in (list, tuple, set):
+        for position, item in enumerate(value):
+            assert_plain(item, f"{key}[{position}]")
+    else:
+        raise CheckpointError(
+            f"The checkpoint cannot be saved: {key} is not plain data.",
+            given=f"{type(value).__module__}.{type(value).__qualname__}",
+            expected="numbers, texts, lists, dicts and tensors, so that it can be read without running code",
+        )
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint of this project without running any code that it might hold.
+
+    Raises:
+        CheckpointError: The file is missing, unreadable, of another program or of a newer format.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        beside = sorted(str(p) for p in file.parent.glob("*.ckpt")) if file.parent.is_dir() else []
+        found = f"checkpoints in that folder: {', '.join(beside)}" if beside else "the path of a .ckpt file"
+        raise CheckpointError(
+            "The checkpoint does not exist.",
+            given=file,
+            expected=found,
+            override=f"checkpoint={beside[0] if beside else 'outputs/DATE/TIME/checkpoints/best.ckpt'}",
+        )
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0][:300]
+        raise CheckpointError(
+            "The checkpoint cannot be read: it is damaged, or holds more than plain data and tensors.",
+            given=f"{file} ({reason})",
+            expected="a file written by this project",
+        ) from error
+    if not isinstance(checkpoint, dict) or KEY not in checkpoint:
+        raise CheckpointError(
+            "The file is not a checkpoint of lightning_vision.",
+            given=file,
+            expected="a file that a fit wrote, such as checkpoints/best.ckpt in its run folder; weights alone go into "
+            "encoder.weights=",
+        )
+    version = checkpoint[KEY]["format_version"]
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            "The checkpoint was written by a newer version of lightning_vision.",
+            given=f"format {version} in {file}",
+            expected=f"format {FORMAT_VERSION} or older",
+            override="pip install --upgrade lightning_vision",
+        )
+    return checkpoint
+
+
+def target_of(checkpoint: Mapping[str, Any]) -> TargetSpec:
+    """The classes that the checkpoint was trained for."""
+    return TargetSpec.from_dict(checkpoint[KEY]["target"])
+
+
+def geometry_of(checkpoint: Mapping[str, Any]) -> Geometry:
+    """The height, width and channels that the checkpoint was trained at."""
+    return Geometry(*checkpoint[KEY]["geometry"])
+
+
+def pixel_stats_of(checkpoint: Mapping[str, Any]) -> PixelStats:
+    """The pixel statistics that the checkpoint was trained with."""
+    stats = checkpoint[KEY]["pixel_stats"]
+    return PixelStats(tuple(stats["mean"]), tuple(stats["std"]))
+
+
+def require_same_target(trained: TargetSpec, found: TargetSpec, origin: str) -> None:
+    """Refuse data whose classes are not those that the model was trained for.
+
+    Raises:
+        CheckpointError: Kind, class names, their order, or the ignored value differ; the message names the difference.
+    """
+    if trained.kind != found.kind:
+        raise CheckpointError(
+            f"The data have {found.kind}s, but the checkpoint predicts {trained.kind}s.",
+            given=origin,
+            expected=f"a column or folder of {trained.kind}s",
+            override="data.target=COLUMN",
+        )
+    if trained.class_names != found.class_names:
+        raise CheckpointError(
+            "The classes of the data are not those of the checkpoint.",
+            given=f"{_named(found.class_names, trained.class_names)} in {origin}",
+            expected=f"{_named(trained.class_names, found.class_names)}, in this order",
+            override="data.class_names=FILE with one name a line, in the checkpoint's order",
+        )
+    if trained.ignore_index != found.ignore_index:
+        raise CheckpointError(
+            "The ignored mask value of the data is not that of the checkpoint.",
+            given=f"ignore_index {found.ignore_index} in {origin}",
+            expected=f"ignore_index {trained.ignore_index}",
+            override=f"data.ignore_index={'null' if trained.ignore_index is None else trained.ignore_index}",
+        )
+
+
+def _named(names: Sequence[str], other: Sequence[str]) -> str:
+    """Name all classes when there are few, else those that differ."""
+    if len(names) <= 20:
+        return f"{len(names)} classes ({', '.join(names)})"
+    only = [n for n in names if n not in set(other)]
+    return f"{len(names)} classes, only here: {', '.join(only[:20]) or 'none (the order differs)'}"

@@ -1,0 +1,314 @@
+"""One config: where conf/ is, plugins on the search path, composing in Python, and building what it names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from lightning_vision.errors import ConfigError, VisionError
+from lightning_vision.overrides import grammar, is_path_key, quote_path
+from lightning_vision.types import Between
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+ACTIONS = ("fit", "test", "predict", "check")
+PLUGIN_GROUP = "lightning_vision.plugins"
+# What a config may build. Code from elsewhere comes in as a plugin, which its user has installed.
+TRUSTED = ("lightning_vision.", "torch.nn.", "torch.optim.", "lightning.pytorch.", "timm.optim.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The scalars at the root of the config; conf/config.yaml says what each means, these annotations what it allows."""
+
+    action: Literal["fit", "test", "predict", "check"] = "fit"
+    task: Literal["auto", "classification", "segmentation"] = "auto"
+    image_size: Annotated[int, Between(1)] | tuple[Annotated[int, Between(1)], Annotated[int, Between(1)]] | None = None
+    batch_size: Annotated[int, Between(1)] = 16
+    epochs: Annotated[int, Between(1)] = 10
+    lr: Annotated[float, Between(0, low_open=True)] = 1.0e-3
+    seed: Annotated[int, Between(0, 4294967295)] = 0
+    monitor: str = "auto"
+    checkpoint: str | None = None
+    source: str | None = None
+    output_dir: str = "${hydra:runtime.output_dir}"
+
+
+@cache
+def conf_dir() -> Path:
+    """Return the folder that holds config.yaml: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    candidates = (package / "conf", package.parent / "conf")
+    found = next((c for c in candidates if (c / "config.yaml").is_file()), None)
+    if found is None:
+        raise ConfigError("The folder of configs is missing", expected=" or ".join(map(str, candidates)))
+    return found
+
+
+@cache
+def plugins() -> dict[str, Path]:
+    """Return the conf folders of installed plugins by package name, without importing them.
+
+    Raises:
+        ConfigError: A plugin's package has no conf folder, or one of its options has the name of another one.
+    """
+    from importlib.metadata import entry_points
+
+    from lightning_vision.signatures import package_folders
+
+    found: dict[str, Path] = {}
+    for entry in entry_points(group=PLUGIN_GROUP):
+        folders = [f / "conf" for f in package_folders(entry.value) if (f / "conf").is_dir()]
+        if not folders:
+            raise ConfigError(
+                f"The plugin {entry.name} brings no configs",
+                given=f"{PLUGIN_GROUP}: {entry.name} = {entry.value}",
+                expected=f"an installed package {entry.value} with a folder conf/",
+                override=f"pip uninstall {entry.dist.name}" if entry.dist else None,
+            )
+        found[entry.value] = folders[0]
+    _refuse_clashes(found)
+    return found
+
+
+def _refuse_clashes(found: Mapping[str, Path]) -> None:
+    """Hydra takes the first of two options with one name without a word; that would be a silent mix-up."""
+    owner = {file.relative_to(conf_dir()): "lightning_vision" for file in conf_dir().glob("*/*.yaml")}
+    for package, folder in found.items():
+        for file in sorted(folder.glob("*/*.yaml")):
+            option = file.relative_to(folder)
+            if option in owner:
+                raise ConfigError(
+                    f"Two packages have an option {option.parent}={option.stem}",
+                    given=f"conf/{option} in {package} and in {owner[option]}",
+                    expected="one name for one option",
+                    override=f"mv {file} {file.with_stem(f'{package}_{option.stem}')}",
+                )
+            owner[option] = package
+
+
+def conf_dirs(extra: Sequence[Path] = ()) -> list[Path]:
+    """Return all folders of configs: ours, those of ``--config-dir``, and the plugins'."""
+    return [conf_dir(), *extra, *plugins().values()]
+
+
+def options_of(group: str, extra: Sequence[Path] = ()) -> dict[str, Path]:
+    """Return the options of a group by name, with their files."""
+    files = [f for folder in reversed(conf_dirs(extra)) for f in sorted((folder / group).glob("*.yaml"))]
+    return {f.stem: f for f in files}
+
+
+def groups(extra: Sequence[Path] = ()) -> list[str]:
+    """Return the names of the config groups."""
+    found = {f.name for folder in conf_dirs(extra) for f in folder.iterdir() if f.is_dir()}
+    return sorted(found - {"hydra", "__pycache__"})
+
+
+def register_plugins(extra: Sequence[Path] = ()) -> None:
+    """Append the conf folders of plugins to Hydra's search path, so that built-in options win."""
+    if not plugins() and not extra:
+        return
+    from hydra.core.config_search_path import ConfigSearchPath
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+    # Hydra holds classes, not instances: the folders live in the one class that was registered first.
+    registered = next((c for c in Plugins.instance().discover(SearchPathPlugin) if hasattr(c, "our_folders")), None)
+    if registered is None:
+
+        class VisionPlugins(SearchPathPlugin):
+            our_folders: dict[str, Path] = {}
+
+            def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+                for name, folder in self.our_folders.items():
+                    search_path.append(provider=name, path=f"file://{folder}")
+
+        registered = VisionPlugins
+        Plugins.instance().register(registered)
+    folders = {f"config-dir {folder}": folder for folder in extra} | {f"plugin {k}": v for k, v in plugins().items()}
+    setattr(registered, "our_folders", folders)  # noqa: B010 - the type knows no such attribute
+
+
+def compose(overrides: Sequence[str] | Mapping[str, Any] = (), **choices: Any) -> DictConfig:
+    """Compose and check a config in Python, as the command line does.
+
+    Args:
+        overrides: Words as on the command line (``["encoder=resnet", "epochs=3"]``), or values by dotted key
+            (``{"data.path": "my, photos.csv"}``), which are taken as they are, without Hydra's grammar.
+        **choices: Options of groups (``encoder="resnet"``) and scalars (``epochs=3``).
+
+    Returns:
+        The config, without Hydra's own node. ``output_dir`` is ``outputs/<date>/<time>`` unless it was given.
+
+    Raises:
+        ConfigError: A name or a value is wrong; the message ends with an override that works.
+    """
+    words = [] if isinstance(overrides, Mapping) else [str(w) for w in overrides]
+    values = dict(overrides) if isinstance(overrides, Mapping) else {}
+    values.update(choices)
+    known = groups()
+    words += [f"{k}={grammar(v)}" for k, v in values.items() if k in known and not isinstance(v, Mapping)]
+    return composed(words, {k: v for k, v in values.items() if k not in known or isinstance(v, Mapping)})
+
+
+def composed(
+    words: Sequence[str], values: Mapping[str, Any] | None = None, name: str = "config", extra: Sequence[Path] = ()
+) -> DictConfig:
+    """Compose and check; ``extra`` are more folders of configs, ``name`` is the primary config."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+
+    from lightning_vision.checks import check
+    from lightning_vision.translate import translate
+
+    words = [quote_path(w) for w in words]
+    with _fresh_hydra():
+        try:
+            register_plugins(extra)
+            with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+                full = hydra_compose(name, list(words), return_hydra_config=True)
+        except (HydraException, ValueError) as error:
+            if (ours := translate(error, words)) is None:
+                raise
+            raise ours from error
+        choices = dict(full.hydra.runtime.choices)
+        cfg = _without_hydra(full)
+    for key, value in (values or {}).items():
+        _set(cfg, key, value)
+    check(cfg, choices)
+    return cfg
+
+
+@contextmanager
+def _fresh_hydra() -> Iterator[None]:
+    """Let Hydra be initialised here although it may be in use already (a notebook, a running job)."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    running, config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = running
+        HydraConfig.instance().cfg = config
+
+
+def _without_hydra(full: DictConfig) -> DictConfig:
+    """Take Hydra's node out, after what refers to it got its value: outside ``hydra.main`` there is none to ask."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf, open_dict, read_write
+
+    with read_write(full.hydra), open_dict(full.hydra):
+        now = datetime.now()
+        folder = f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S-%f}"
+        full.hydra.runtime.output_dir = os.path.abspath(folder)
+    HydraConfig.instance().set_config(full)
+    raw = OmegaConf.to_container(full, resolve=False)
+    assert isinstance(raw, dict)
+    for key in [k for k in _keys_with(raw, "${hydra:") if not k.startswith("hydra.")]:
+        OmegaConf.update(full, key, OmegaConf.select(full, key))
+    with open_dict(full):
+        del full["hydra"]
+    return full
+
+
+def _keys_with(node: Any, text: str, key: str = "") -> Iterator[str]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _keys_with(value, text, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, str) and text in node:
+        yield key
+
+
+def _set(cfg: DictConfig, key: str, value: Any) -> None:
+    """Set a value by its dotted key; the key must exist."""
+    from omegaconf import OmegaConf, open_dict
+
+    from lightning_vision.checks import plain, unknown_key
+
+    parent_key, _, last = key.rpartition(".")
+    parent = OmegaConf.select(cfg, parent_key) if parent_key else cfg
+    if not OmegaConf.is_dict(parent) or last not in parent:
+        raise unknown_key(key, value, plain(cfg, resolve=False))
+    if isinstance(value, Mapping) and OmegaConf.is_dict(parent[last]) and "_target_" in parent[last]:
+        for name, inner in value.items():  # settings of a part, by name: its other settings stay
+            _set(cfg, f"{key}.{name}", inner)
+        return
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str) and is_path_key(key):
+        value = os.path.expanduser(value)
+    with open_dict(cfg):
+        parent[last] = dict(value) if isinstance(value, Mapping) else value
+
+
+def instantiate(node: Any, **injected: Any) -> Any:
+    """Build what a config node names. The one place where a config becomes an object.
+
+    Nested nodes are not built, and the constructor gets plain lists and dicts. ``_partial_: true`` gives a
+    ``functools.partial``.
+
+    Args:
+        node: A node with ``_target_``, a DictConfig or a plain dict.
+        **injected: Arguments that code supplies, handed over as they are.
+
+    Raises:
+        ConfigError: The target is not one that a config may build, or its constructor refused the settings.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate as hydra_instantiate
+    from omegaconf import DictConfig, OmegaConf
+
+    name = (node._get_full_key(None) or "") if isinstance(node, DictConfig) else ""
+    content = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
+    assert isinstance(content, dict)
+    target = str(content.get("_target_"))
+    refuse_untrusted(target, name or "_target_")
+    try:
+        # A partial first: Hydra would turn injected dataclasses into configs.
+        part = hydra_instantiate(content, _partial_=True, _recursive_=False, _convert_="all")
+        if content.get("_partial_"):
+            from functools import partial
+
+            return partial(part, **injected) if injected else part
+        return part(**injected)
+    except InstantiationException as error:
+        raise _refused(name, target, error.__cause__ or error) from error
+    except (TypeError, ValueError) as error:
+        raise _refused(name, target, error) from error
+
+
+def _refused(name: str, target: str, cause: BaseException) -> VisionError:
+    if isinstance(cause, VisionError):
+        return cause
+    from lightning_vision.checks import chosen
+
+    group = name.split(".")[0]
+    option = chosen().get(group)
+    where = f" (conf/{group}/{option}.yaml)" if option else ""
+    return ConfigError(
+        f"{name or target} cannot be built{where}: {cause}",
+        given=f"_target_: {target}",
+        override=f"python -m lightning_vision --cfg job --package {name}" if name else None,
+    )
+
+
+def refuse_untrusted(target: str, key: str) -> None:
+    """Raise ConfigError for a target that a config may not build: a config that one was sent must not run any code."""
+    allowed = (*TRUSTED, *(f"{package.split('.')[0]}." for package in plugins()))
+    if target.startswith(allowed):
+        return
+    raise ConfigError(
+        f"{key} names a target that a config may not build",
+        given=target,
+        expected=f"a name that begins with {', '.join(allowed)}, or one of an installed plugin (entry point {PLUGIN_GROUP})",
+    )

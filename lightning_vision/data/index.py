@@ -1,0 +1,187 @@
+"""The table of samples in flat buffers: a million rows take about 50 MB, and forked workers copy nothing of it.
+
+A Python list of paths costs a worker process 94 MB a million rows, because reading a string changes its reference
+count. One buffer of bytes with offsets has no such objects.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_vision.types import SPLITS, Split, TargetSpec
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something found while the data were read: ``error`` stops a run, ``warning`` and ``note`` do not."""
+
+    severity: Severity
+    message: str
+
+
+class PackedStrings:
+    """An immutable sequence of strings: UTF-8 bytes end to end, and the offset of each.
+
+    File names that are not valid UTF-8 survive (``surrogateescape``, as ``os.fsdecode`` gives them).
+
+    Args:
+        data: uint8 ``(total bytes,)``.
+        offsets: int64 ``(N + 1,)``, from 0, never decreasing; string i is ``data[offsets[i]:offsets[i + 1]]``.
+    """
+
+    __slots__ = ("data", "offsets")
+
+    def __init__(self, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> None:
+        if offsets.ndim != 1 or len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != data.size:
+            raise ValueError("offsets must start at 0 and end at the number of bytes")
+        self.data = data
+        self.offsets = offsets
+
+    @classmethod
+    def from_strings(cls, strings: Iterable[str]) -> PackedStrings:
+        """Pack any iterable, also a generator, without holding its strings."""
+        data, offsets = bytearray(), array("q", [0])
+        for string in strings:
+            data += string.encode("utf-8", "surrogateescape")
+            offsets.append(len(data))
+        return cls(np.frombuffer(bytes(data), np.uint8), np.frombuffer(offsets.tobytes(), np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> str:
+        n = len(self)
+        if not -n <= i < n:
+            raise IndexError(f"row {i} of {n}")
+        i = i % n
+        return self.data[self.offsets[i] : self.offsets[i + 1]].tobytes().decode("utf-8", "surrogateescape")
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[i] for i in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PackedStrings):
+            return NotImplemented
+        return np.array_equal(self.offsets, other.offsets) and np.array_equal(self.data, other.data)
+
+    __hash__ = None  # type: ignore[assignment]  # compared by content, and the content is large
+
+    def __repr__(self) -> str:
+        return f"PackedStrings({len(self)} strings, {self.nbytes} bytes)"
+
+    def __getstate__(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        return self.data, self.offsets
+
+    def __setstate__(self, state: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]) -> None:
+        self.data, self.offsets = state
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of both buffers, bytes."""
+        return int(self.data.nbytes + self.offsets.nbytes)
+
+    def take(self, rows: npt.ArrayLike) -> PackedStrings:
+        """Return the strings of ``rows`` (int array, any order, repeats allowed) as new buffers."""
+        rows = np.asarray(rows, dtype=np.int64)
+        if rows.size and (rows.min() < -len(self) or rows.max() >= len(self)):
+            raise IndexError(f"rows from {rows.min()} to {rows.max()} of {len(self)}")
+        rows = rows % max(len(self), 1)
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        data = np.empty(int(offsets[-1]), np.uint8)
+        # In blocks: positions of all bytes at once would take eight times the memory of the strings.
+        for start in range(0, len(rows), 1 << 14):
+            block = slice(start, start + (1 << 14))
+            first, last = offsets[start], offsets[min(start + (1 << 14), len(rows))]
+            source = np.repeat(self.offsets[rows[block]] - offsets[:-1][block], lengths[block])
+            source += np.arange(first, last, dtype=np.int64)
+            data[first:last] = self.data[source]
+        return PackedStrings(data, offsets)
+
+
+@dataclass(eq=False)
+class SampleIndex:
+    """Paths, targets and split of every sample.
+
+    Args:
+        image: Absolute path of every image.
+        split: uint8 ``(N,)``: 0 train, 1 val, 2 test (the order of ``SPLITS``).
+        label: int32 ``(N,)`` class ids, or None.
+        mask: Absolute path of every mask, or None.
+        target: What is predicted, or None when only images were wanted.
+        origin: Where the rows come from, for messages.
+        problems: What was found while reading. Strict reading raises errors instead of keeping them here.
+    """
+
+    image: PackedStrings
+    split: npt.NDArray[np.uint8]
+    label: npt.NDArray[np.int32] | None = None
+    mask: PackedStrings | None = None
+    target: TargetSpec | None = None
+    origin: str = ""
+    problems: tuple[Problem, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        n = len(self.image)
+        for name, column in (("split", self.split), ("label", self.label), ("mask", self.mask)):
+            if column is not None and len(column) != n:
+                raise ValueError(f"{name} has {len(column)} rows, image has {n}")
+        self.split = np.ascontiguousarray(self.split, np.uint8)
+        if n and self.split.max() >= len(SPLITS):
+            raise ValueError(f"split {self.split.max()} is none of 0, 1, 2")
+        if self.label is not None:
+            self.label = np.ascontiguousarray(self.label, np.int32)
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __repr__(self) -> str:
+        kind = self.target.kind if self.target else "no target"
+        return f"SampleIndex({self.counts()}, {kind}, {self.origin!r})"
+
+    def image_path(self, i: int) -> str:
+        """Absolute path of image ``i``."""
+        return self.image[i]
+
+    def mask_path(self, i: int) -> str:
+        """Absolute path of mask ``i``; ValueError if the index has no masks."""
+        if self.mask is None:
+            raise ValueError(f"{self.origin}: these samples have no masks")
+        return self.mask[i]
+
+    def rows(self, split: Split) -> npt.NDArray[np.int64]:
+        """Rows of one split, ascending, int64."""
+        return np.flatnonzero(self.split == SPLITS.index(split)).astype(np.int64)
+
+    def counts(self) -> dict[Split, int]:
+        """Number of rows of each split."""
+        counts = np.bincount(self.split, minlength=len(SPLITS))
+        return {name: int(counts[i]) for i, name in enumerate(SPLITS)}
+
+    def take(self, rows: npt.ArrayLike | Sequence[int]) -> SampleIndex:
+        """Return the index of these rows alone, in their order; target, origin and problems are kept."""
+        rows = np.asarray(rows, dtype=np.int64)
+        return SampleIndex(
+            image=self.image.take(rows),
+            split=self.split[rows],
+            label=None if self.label is None else self.label[rows],
+            mask=None if self.mask is None else self.mask.take(rows),
+            target=self.target,
+            origin=self.origin,
+            problems=self.problems,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all columns, bytes."""
+        columns = (self.image, self.split, self.label, self.mask)
+        return sum(int(c.nbytes) for c in columns if c is not None)

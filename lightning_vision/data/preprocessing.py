@@ -1,0 +1,76 @@
+"""The settings of preprocessing: to what size and how images are brought, and when they are decoded."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from lightning_vision.types import Between
+
+
+class Preprocessing:
+    """How images become arrays of one shape, and when. Plain values; geometry and data module act on them.
+
+    Args:
+        height: Height in pixels. null = the root ``image_size``, else inferred.
+        width: Width in pixels. Height and width are given together.
+        num_channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA. null = inferred.
+        resize_method: ``interpolate`` scales to height and width, whatever the aspect; ``crop_or_pad`` keeps the scale,
+            cuts the centre or adds a border that repeats the edge.
+        infer_image_dimensions: Take height and width from the data if none are given.
+        infer_image_max_height: Upper bound of an inferred height, pixels.
+        infer_image_max_width: Upper bound of an inferred width, pixels.
+        infer_image_num_channels: Take the number of channels from the data if none is given; false means 3.
+        infer_image_sample_size: Number of training images, spread evenly, whose headers decide the channels.
+        requires_equal_dimensions: An inferred height and width become the smaller of both; given ones must be equal.
+        standardize_image: ``encoder``: with the statistics the encoder's weights were trained with; ``imagenet1k``:
+            with ImageNet's; null: pixels stay in [0, 1].
+        mode: ``lazy`` decodes every epoch, batch by batch; ``lazy_cached`` writes decoded pixels to disk in the first
+            epoch and reads them back; ``eager`` decodes all before the first epoch.
+        prefetch_size: Batches decoded ahead. null = 4, or 0 where pixels are read from memory.
+        lazy_cache_dir: Folder of decoded pixels and of images that came from memory. null = the user's cache folder.
+        decode_threads: Threads that decode. null = all cores that the process may use, shared among ranks.
+        exact_decode: Decode at full size before resizing. false lets the JPEG decoder halve large images first: faster,
+            pixels differ slightly.
+        bad_image: An image that cannot be decoded during fit: ``error`` stops with its path, ``skip`` leaves it out
+            and counts it.
+    """
+
+    injected: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        height: Annotated[int | None, Between(1)] = None,
+        width: Annotated[int | None, Between(1)] = None,
+        num_channels: Annotated[int | None, Between(1, 4)] = None,
+        resize_method: Literal["interpolate", "crop_or_pad"] = "interpolate",
+        infer_image_dimensions: bool = True,
+        infer_image_max_height: Annotated[int, Between(1)] = 256,
+        infer_image_max_width: Annotated[int, Between(1)] = 256,
+        infer_image_num_channels: bool = True,
+        infer_image_sample_size: Annotated[int, Between(1)] = 100,
+        requires_equal_dimensions: bool = False,
+        standardize_image: Literal["encoder", "imagenet1k"] | None = "encoder",
+        mode: Literal["eager", "lazy", "lazy_cached"] = "lazy",
+        prefetch_size: Annotated[int | None, Between(0)] = None,
+        lazy_cache_dir: str | None = None,
+        decode_threads: Annotated[int | None, Between(1)] = None,
+        exact_decode: bool = True,
+        bad_image: Literal["error", "skip"] = "error",
+    ) -> None:
+        self.height = height
+        self.width = width
+        self.num_channels = num_channels
+        self.resize_method = resize_method
+        self.infer_image_dimensions = infer_image_dimensions
+        self.infer_image_max_height = infer_image_max_height
+        self.infer_image_max_width = infer_image_max_width
+        self.infer_image_num_channels = infer_image_num_channels
+        self.infer_image_sample_size = infer_image_sample_size
+        self.requires_equal_dimensions = requires_equal_dimensions
+        self.standardize_image = standardize_image
+        self.mode = mode
+        self.prefetch_size = prefetch_size
+        self.lazy_cache_dir = lazy_cache_dir
+        self.decode_threads = decode_threads
+        self.exact_decode = exact_decode
+        self.bad_image = bad_image

@@ -1,0 +1,118 @@
+"""Splitting samples into train, val and test by fractions: seeded, and each class gets its share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_vision.errors import ConfigError, DataError, listed, nearest
+from lightning_vision.types import SPLITS
+
+SPLIT_NAMES: dict[str, int] = {
+    "train": 0, "training": 0, "trn": 0,
+    "val": 1, "valid": 1, "validation": 1, "dev": 1,
+    "test": 2, "testing": 2, "tst": 2,
+}  # fmt: skip
+
+
+def split_id(name: str) -> int | None:
+    """Return 0 train, 1 val, 2 test for a name or its synonym in any case, or None."""
+    return SPLIT_NAMES.get(name.strip().lower())
+
+
+def unknown_split(name: str, where: str) -> DataError:
+    """The error for a split value that means nothing."""
+    return DataError(
+        f"{where}: the split is neither train, val nor test",
+        given=repr(name),
+        expected=listed(SPLIT_NAMES),
+        nearest=nearest(name.lower(), SPLIT_NAMES),
+    )
+
+
+def split_by_fraction(
+    names: Sequence[str],
+    labels: npt.NDArray[np.int32] | None,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+) -> npt.NDArray[np.uint8]:
+    """Draw the split of every sample.
+
+    The order of the rows plays no part: samples are ordered by a digest of the seed and their name, so the same files
+    with the same seed are split the same way after the table is sorted anew. Rows with the same name (one image twice)
+    fall into the same split. Val and test have ``round(fraction * N)`` samples each, at least one where the fraction
+    is not 0 and three samples are there, shared among the classes by largest remainder. The last sample of a class
+    stays in train.
+
+    Args:
+        names: A name of each sample that does not depend on where the data lie, such as the path in the table.
+        labels: int32 ``(N,)`` class ids for shares by class, or None.
+        val_fraction: Share of val, at least 0.
+        test_fraction: Share of test, at least 0; both together less than 1.
+        seed: Another seed, another draw.
+
+    Returns:
+        uint8 ``(N,)``: 0 train, 1 val, 2 test. Train is never empty if there is a sample.
+
+    Raises:
+        ConfigError: Fractions below 0, or that leave nothing for train.
+    """
+    if val_fraction < 0 or test_fraction < 0 or val_fraction + test_fraction >= 1:
+        raise ConfigError(
+            "val_fraction and test_fraction leave nothing to train on",
+            given=f"{val_fraction} and {test_fraction}",
+            expected="both at least 0, together less than 1",
+            override="data.val_fraction=0.1 data.test_fraction=0.1",
+        )
+    classes = np.zeros(len(names), np.int64) if labels is None else labels.astype(np.int64)
+    order = _seeded_order(names, seed)
+    free = [order[classes[order] == c] for c in np.unique(classes)]
+    sizes = [len(rows) for rows in free]
+    split = np.zeros(len(names), np.uint8)
+    for part, fraction in ((2, test_fraction), (1, val_fraction)):
+        wanted = round(fraction * len(names))
+        if fraction > 0 and len(names) >= len(SPLITS):
+            wanted = max(wanted, 1)
+        for i, count in enumerate(_shares(wanted, sizes, [len(rows) - 1 for rows in free])):
+            split[free[i][:count]] = part
+            free[i] = free[i][count:]
+    return _join_repeats(names, split)
+
+
+def _seeded_order(names: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
+    prefix = hashlib.blake2b(f"{seed}\0".encode(), digest_size=8)
+    keys = np.empty(len(names), np.uint64)
+    for i, name in enumerate(names):
+        digest = prefix.copy()
+        digest.update(name.encode("utf-8", "surrogateescape"))
+        keys[i] = int.from_bytes(digest.digest(), "big")
+    return np.argsort(keys, kind="stable").astype(np.int64)
+
+
+def _shares(wanted: int, sizes: list[int], room: list[int]) -> list[int]:
+    """Divide ``wanted`` samples among classes in proportion to ``sizes``, at most ``room`` of each."""
+    wanted = min(wanted, sum(room))
+    exact = [wanted * size / sum(sizes) for size in sizes]
+    shares = [min(int(e), r) for e, r in zip(exact, room, strict=True)]
+    # Largest remainder first; ties go to the larger class, then to the smaller id.
+    by_remainder = sorted(range(len(sizes)), key=lambda i: (shares[i] - exact[i], -sizes[i], i))
+    while (missing := wanted - sum(shares)) > 0:
+        for i in by_remainder:
+            if missing and shares[i] < room[i]:
+                shares[i] += 1
+                missing -= 1
+    return shares
+
+
+def _join_repeats(names: Sequence[str], split: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Give every repeat of a name the first split (train before val before test) that one of them has."""
+    if len(set(names)) == len(names):
+        return split
+    first: dict[str, int] = {}
+    for name, part in zip(names, split.tolist(), strict=True):
+        first[name] = min(first.get(name, part), part)
+    return np.array([first[name] for name in names], np.uint8)

@@ -1,0 +1,1 @@
+"""Decoders: features become class logits or mask logits."""

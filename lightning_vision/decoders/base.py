@@ -1,0 +1,79 @@
+"""The contract of a decoder, and resampling that keeps the geometry of strides."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_vision.errors import ConfigError
+from lightning_vision.types import FeatureInfo
+
+
+class Decoder(nn.Module):
+    """Turns an encoder's features into logits.
+
+    Args:
+        info: What the encoder (or the neck) tells about its features.
+        num_classes: Number of classes.
+
+    Attributes:
+        consumes: ``embedding``: ``forward`` takes ``(B, D)``; ``pyramid``: a list of maps, fine to coarse.
+        output: ``label``: logits ``(B, num_classes)``; ``mask``: logits ``(B, num_classes, H, W)``.
+    """
+
+    injected: ClassVar[tuple[str, ...]] = ("info", "num_classes")
+    consumes: ClassVar[str]
+    output: ClassVar[str]
+
+    def __init__(self, info: FeatureInfo, num_classes: int) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ConfigError("A decoder needs at least one class.", given=f"num_classes={num_classes}")
+        self.info = info
+        self.num_classes = num_classes
+
+    def forward(self, features: Tensor | list[Tensor], size: tuple[int, int]) -> Tensor:
+        """Return logits.
+
+        Args:
+            features: What ``consumes`` says, from ``Encoder.embed`` or ``Encoder.pyramid``.
+            size: Height and width of the images, in pixels.
+        """
+        raise NotImplementedError
+
+
+def cells(size: tuple[int, int], stride: float) -> tuple[int, int]:
+    """Return height and width of the map of this stride: ``ceil(size / stride)``."""
+    return int(-(-size[0] // stride)), int(-(-size[1] // stride))
+
+
+def resample(
+    x: Tensor, from_stride: float, to_stride: float, size: tuple[int, int], mode: str = "bilinear"
+) -> Tensor:
+    """Bring a map from one stride to another without moving it against the image.
+
+    A cell ``i`` of a map of stride ``s`` covers the pixels ``[s * i, s * (i + 1))``. The map is scaled by the ratio of the
+    strides, then cut to the image; it is never stretched to a size, which would shift everything whenever the stride
+    does not divide the image. To a stride of 1 this is the upsampling of logits to pixels.
+
+    Args:
+        x: Map ``(B, C, ceil(H / from_stride), ceil(W / from_stride))``.
+        from_stride: Pixels per cell now.
+        to_stride: Pixels per cell of the result.
+        size: Height and width of the image, in pixels.
+        mode: ``bilinear`` (cell centres, edges repeated) or ``nearest``.
+
+    Returns:
+        Map ``(B, C, ceil(H / to_stride), ceil(W / to_stride))``.
+    """
+    height, width = cells(size, to_stride)
+    if from_stride != to_stride:
+        scale = from_stride / to_stride
+        # With strides that do not divide each other the scaled map may end a cell short of the image.
+        bottom, right = int(x.shape[-2] * scale) < height, int(x.shape[-1] * scale) < width
+        if bottom or right:
+            x = F.pad(x, (0, int(right), 0, int(bottom)), mode="replicate")
+        x = F.interpolate(x, scale_factor=scale, mode=mode, align_corners=False if mode == "bilinear" else None)
+    return x if x.shape[-2:] == (height, width) else x[..., :height, :width]

@@ -1,0 +1,89 @@
+"""One label an image, from the embedding."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from lightning_vision.decoders.base import Decoder
+from lightning_vision.encoders.layers import FCStack, merge_layers
+from lightning_vision.errors import ConfigError
+from lightning_vision.types import Between, FeatureInfo, OptionsFrom
+
+
+class ClassifierDecoder(Decoder):
+    """Optional fully connected layers, then a linear layer with one output a class.
+
+    The last layer starts with small weights (standard deviation 0.01) and no bias: all classes are equally likely, and
+    a pretrained encoder is not thrown off by the first gradients.
+
+    Args:
+        info: What the encoder tells about its features.
+        num_classes: Number of classes.
+        num_fc_layers: Number of fully connected layers in front of the last one.
+        fc_output_size: Their width.
+        fc_use_bias: Whether they have a bias.
+        fc_weights_initializer: Initializer of their weights.
+        fc_bias_initializer: Initializer of their biases.
+        fc_norm: Their normalisation.
+        fc_norm_params: Arguments of the normalisation, such as ``{eps: 1e-6}``.
+        fc_activation: Their activation function; None for none.
+        fc_dropout: Their dropout rate.
+        fc_layers: One mapping a layer, for layers that differ: ``output_size``, ``use_bias``, ``weights_initializer``,
+            ``bias_initializer``, ``norm``, ``norm_params``, ``activation``, ``dropout``; what is missing is taken from
+            the values above. Its length is the number of layers.
+
+    Raises:
+        ConfigError: If a layer has an unknown key or value.
+    """
+
+    consumes: ClassVar[str] = "embedding"
+    output: ClassVar[str] = "label"
+
+    def __init__(
+        self,
+        info: FeatureInfo,
+        num_classes: int,
+        num_fc_layers: Annotated[int, Between(0)] = 0,
+        fc_output_size: Annotated[int, Between(1)] = 256,
+        fc_use_bias: bool = True,
+        fc_weights_initializer: Annotated[
+            str | dict[str, Any], OptionsFrom("lightning_vision.encoders.options.initializers")
+        ] = "xavier_uniform",
+        fc_bias_initializer: Annotated[
+            str | dict[str, Any], OptionsFrom("lightning_vision.encoders.options.initializers")
+        ] = "zeros",
+        fc_norm: Literal["batch", "layer"] | None = None,
+        fc_norm_params: dict[str, Any] | None = None,
+        fc_activation: Annotated[str, OptionsFrom("lightning_vision.encoders.options.activations")] | None = "relu",
+        fc_dropout: Annotated[float, Between(0, 1, high_open=True)] = 0.0,
+        fc_layers: list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(info, num_classes)
+        layers = merge_layers(
+            "decoder.fc_layers",
+            fc_layers,
+            num_fc_layers,
+            {
+                "output_size": fc_output_size,
+                "use_bias": fc_use_bias,
+                "weights_initializer": fc_weights_initializer,
+                "bias_initializer": fc_bias_initializer,
+                "norm": fc_norm,
+                "norm_params": fc_norm_params,
+                "activation": fc_activation,
+                "dropout": fc_dropout,
+            },
+        )
+        self.fc = FCStack(info.embed_dim, layers)
+        self.head = nn.Linear(self.fc.out_features, num_classes)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, features: Tensor | list[Tensor], size: tuple[int, int]) -> Tensor:
+        """Return logits ``(B, num_classes)`` of embeddings ``(B, info.embed_dim)``; the size is not used."""
+        if not isinstance(features, Tensor):
+            raise ConfigError("A classifier takes the encoder's embedding, not its pyramid.")
+        logits: Tensor = self.head(self.fc(features))
+        return logits

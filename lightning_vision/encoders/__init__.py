@@ -1,0 +1,1 @@
+"""Encoders: an image becomes an embedding or a pyramid of feature maps."""

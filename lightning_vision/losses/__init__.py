@@ -1,0 +1,1 @@
+"""Losses: logits and targets become one number."""

@@ -1,0 +1,76 @@
+"""The contract of a loss, and the one place where ignored pixels are left out."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lightning_vision.errors import ConfigError
+
+
+class Loss(nn.Module):
+    """Turns logits and targets into one number, the smaller the better.
+
+    Args:
+        num_classes: Number of classes.
+        class_names: Name of every class; the position is the class id. None: ``0``, ``1``, ...
+        ignore_index: Target value that counts for nothing, or None.
+
+    Attributes:
+        tasks: The tasks that the loss serves: ``classification`` (logits ``(B, C)``, target ``(B,)``) and ``segmentation``
+            (logits ``(B, C, H, W)``, target ``(B, H, W)``).
+    """
+
+    injected: ClassVar[tuple[str, ...]] = ("num_classes", "class_names", "ignore_index")
+    tasks: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self, num_classes: int, class_names: tuple[str, ...] | None = None, ignore_index: int | None = None
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.class_names = tuple(class_names) if class_names is not None else tuple(map(str, range(num_classes)))
+        if len(self.class_names) != num_classes:
+            raise ConfigError(
+                "There must be one name for every class.", given=self.class_names, expected=f"{num_classes} names"
+            )
+        self.ignore_index = ignore_index
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return a scalar.
+
+        Args:
+            logits: ``(B, C)`` or ``(B, C, H, W)``.
+            target: Class ids ``(B,)`` or ``(B, H, W)``, int64 or uint8.
+
+        Returns:
+            A scalar of at least 32 bits. If every target is ignored: 0, with a graph, so that ``backward`` works.
+        """
+        raise NotImplementedError
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Widen half precision, in which sums over pixels lose their last digits; keep float32 and float64."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def valid_rows(logits: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:
+    """Return the samples or pixels that count.
+
+    Args:
+        logits: ``(B, C)`` or ``(B, C, H, W)``.
+        target: Class ids ``(B,)`` or ``(B, H, W)``, int64 or uint8.
+        ignore_index: Target value to leave out, or None.
+
+    Returns:
+        Logits ``(N, C)`` of at least 32 bits and targets ``(N,)`` int64. N may be 0; a sum over the empty rows is 0 and
+        still has a graph.
+    """
+    rows = at_least_float32(logits).movedim(1, -1).reshape(-1, logits.shape[1])
+    flat = target.reshape(-1).long()
+    if ignore_index is None:
+        return rows, flat
+    keep = flat != ignore_index
+    return rows[keep], flat[keep]

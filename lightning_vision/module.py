@@ -1,0 +1,258 @@
+"""The LightningModule: normalisation, encoder, neck, decoder, loss; thin, because each of them is a torch module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_vision.checkpoint import pack, restore_encoder_weights
+from lightning_vision.decoders.base import Decoder
+from lightning_vision.encoders.base import Encoder
+from lightning_vision.metrics import EpochScores
+from lightning_vision.optim import parameter_groups
+from lightning_vision.tasks.base import Task
+from lightning_vision.types import Batch, Geometry, PixelStats
+
+
+class Normalize(nn.Module):
+    """uint8 pixels to standardised float, with the statistics of the encoder's weights.
+
+    The scale and shift are buffers: they travel with the device, the checkpoint and every export.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, stats: PixelStats) -> None:
+        super().__init__()
+        mean, std = torch.tensor(stats.mean), torch.tensor(stats.std)
+        self.register_buffer("scale", (1 / (255 * std)).view(1, -1, 1, 1))
+        self.register_buffer("shift", (-mean / std).view(1, -1, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Normalise ``(B, C, H, W)`` uint8 in [0, 255], or float in [0, 1], to float32."""
+        scale = self.scale if image.dtype == torch.uint8 else self.scale * 255
+        return image.to(self.scale.dtype).mul(scale).add(self.shift)
+
+
+class VisionModule(LightningModule):
+    """An encoder, a decoder and a task, trained and applied by Lightning.
+
+    Args:
+        encoder: Image to embedding or pyramid.
+        neck: One-scale maps to a pyramid, or None where the decoder takes the encoder's output as it is.
+        decoder: Features to logits.
+        loss: Logits and targets to a scalar; None for a module that only predicts.
+        task: Figures and predictions.
+        geometry: Height, width and channels that images are brought to.
+        pixel_stats: Mean and deviation per channel that are applied in ``forward``.
+        augmentation: Transforms of training batches, in their order.
+        configure: Builds optimizer and schedule: ``(groups, total steps) -> (optimizer, schedule)``.
+        lr: Learning rate of everything but the encoder.
+        weight_decay: Weight decay of matrices and kernels.
+        encoder_lr_factor: The encoder's learning rate is ``lr`` times this.
+        config: The resolved config as plain data; it is saved in every checkpoint.
+        seed: Base of the random numbers of every training step.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        neck: nn.Module | None,
+        decoder: Decoder,
+        loss: nn.Module | None,
+        task: Task,
+        geometry: Geometry,
+        pixel_stats: PixelStats,
+        augmentation: list[nn.Module] | None = None,
+        configure: Callable[[list[dict[str, Any]], int], tuple[Optimizer, Any]] | None = None,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        encoder_lr_factor: float = 1.0,
+        config: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.normalize = Normalize(pixel_stats)
+        self.encoder = encoder
+        self.neck = neck
+        self.decoder = decoder
+        self.loss = loss
+        self.augmentation = nn.ModuleList(augmentation or [])
+        self.task = task
+        self.geometry = geometry
+        self.pixel_stats = pixel_stats
+        self.configure = configure
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.encoder_lr_factor = encoder_lr_factor
+        self.config = dict(config or {})
+        self.seed = seed
+        self.train_scores = task.scores()
+        self.val_scores = task.scores()
+        self.test_scores = task.scores()
+        # Segmentation is also scored at the size of each mask's own file.
+        self.original_scores = task.scores() if task.target_kind == "mask" else None
+        self.results: dict[str, dict[str, Tensor]] = {}
+
+    # The way of an image
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits: ``(B, num_classes)``, or ``(B, num_classes, H, W)`` for a dense decoder.
+
+        Args:
+            image: ``(B, C, H, W)`` uint8 in [0, 255] or float in [0, 1], of any height and width.
+        """
+        size = (image.shape[-2], image.shape[-1])
+        pixels = self.normalize(image)
+        if self.decoder.consumes == "embedding":
+            return self.decoder(self.encoder.embed(pixels), size)
+        maps = self.encoder.pyramid(pixels)
+        if self.neck is not None:
+            maps = self.neck(maps, size)
+        return self.decoder(maps, size)
+
+    # Training
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed the random numbers of this step, so that a resumed run draws what an uninterrupted one does."""
+        step = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        torch.manual_seed(_mix(self.seed, step, self.global_rank))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Augment, predict, and return the loss."""
+        image, target = batch["image"], batch.get("target")
+        if len(self.augmentation):
+            generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+            for transform in self.augmentation:
+                image, target = transform(image, target, generator)
+        logits = self(image)
+        loss = self._loss(logits, target)
+        if self.task.train_figures:
+            self.train_scores.update(logits.detach(), target, loss)
+        else:
+            # A class map of zero size counts nothing, but keeps the one way in which the loss is added up.
+            self.train_scores.loss_sum += loss.detach().double() * len(image)
+            self.train_scores.loss_weight += len(image)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's training figures and the learning rates."""
+        computed = self.train_scores.compute()
+        row = {"train/loss": computed["loss"].float()}
+        if self.task.train_figures:
+            row |= {f"train/{k}": torch.tensor(v) for k, v in self.task.figures(computed).items()}
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        for group in optimizer.param_groups:  # type: ignore[union-attr]
+            if not group["name"].endswith("_no_decay"):
+                row[f"lr/{group['name']}"] = torch.tensor(float(group["lr"]))
+        self.log_dict(row, sync_dist=True)
+        self.train_scores.reset()
+
+    # Evaluation
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count a validation batch."""
+        self._evaluate(batch, self.val_scores)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation figures."""
+        self._finish("val", self.val_scores)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count a test batch, masks also at their own size."""
+        logits = self._evaluate(batch, self.test_scores)
+        if self.original_scores is None or logits is None:
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        for row, sample in zip(batch["index"].tolist(), logits, strict=True):
+            mask = torch.as_tensor(data.original_mask(row)).to(logits.device)
+            resized = restore_size(sample, (mask.shape[-2], mask.shape[-1]), data.preprocessing.resize_method)
+            # Pixels that the crop left out have no prediction and are not scored.
+            known = resized.isfinite().all(0)
+            self.original_scores.update(resized[:, known].unsqueeze(0), mask[known].unsqueeze(0))
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test figures."""
+        extra = {}
+        if self.original_scores is not None:
+            extra["mean_iou_original"] = self.task.figures(self.original_scores.compute())["mean_iou"]
+            self.original_scores.reset()
+        self._finish("test", self.test_scores, extra)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Return the rows ``(B,)`` and their logits in float32."""
+        return batch["index"], self(batch["image"]).float()
+
+    def _loss(self, logits: Tensor, target: Tensor | None) -> Tensor:
+        if self.loss is None:
+            raise RuntimeError("this module was built without a loss: it predicts only")
+        return self.loss(logits, target)
+
+    def _evaluate(self, batch: Batch, scores: EpochScores) -> Tensor | None:
+        # A rank with fewer rows than the others gets empty batches at the end.
+        if not len(batch["image"]):
+            return None
+        logits = self(batch["image"])
+        scores.update(logits, batch["target"], self._loss(logits, batch["target"]))
+        return logits
+
+    def _finish(self, split: str, scores: EpochScores, extra: Mapping[str, float] | None = None) -> None:
+        computed = scores.compute()
+        self.results[split] = computed
+        figures = self.task.figures(computed) | dict(extra or {})
+        row = {f"{split}/loss": computed["loss"].float()} | {f"{split}/{k}": torch.tensor(v) for k, v in figures.items()}
+        # The counts are summed over ranks already; the mean over equal values only satisfies Lightning's check.
+        self.log_dict(row, sync_dist=True)
+        scores.reset()
+
+    # Optimisation and checkpoints
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimizer over the parameter groups, and its schedule by steps."""
+        if self.configure is None:
+            raise RuntimeError("this module was built without an optimizer: it predicts only")
+        heads = [m for m in (self.neck, self.decoder, self.loss) if m is not None]
+        groups = parameter_groups(self.encoder, heads, self.lr, self.weight_decay, self.encoder_lr_factor)
+        optimizer, schedule = self.configure(groups, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a reload needs: config, classes, geometry; leave out what was asked to be left out."""
+        pack(self, checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put back encoder weights that the checkpoint does not hold."""
+        restore_encoder_weights(self, checkpoint)
+
+
+def restore_size(logits: Tensor, size: tuple[int, int], resize_method: str) -> Tensor:
+    """Bring the logits ``(C, h, w)`` of one image to the size of its file, ``(C, H, W)``.
+
+    The way back of the preprocessing: ``interpolate`` resizes bilinearly; ``crop_or_pad`` cuts the padding off and
+    puts NaN where the image was cropped away and nothing was predicted.
+    """
+    if resize_method == "interpolate":
+        return nn.functional.interpolate(logits.unsqueeze(0).float(), size, mode="bilinear")[0]
+    result = logits.new_full((logits.shape[0], *size), float("nan"), dtype=torch.float32)
+    source, place = [], []
+    for have, want in zip(logits.shape[-2:], size, strict=True):
+        common = min(have, want)
+        source.append(slice((have - common) // 2, (have - common) // 2 + common))
+        place.append(slice((want - common) // 2, (want - common) // 2 + common))
+    result[:, place[0], place[1]] = logits[:, source[0], source[1]].float()
+    return result
+
+
+def _mix(*numbers: int) -> int:
+    """One 63-bit seed from several numbers, so that neighbouring steps and ranks draw unrelated numbers."""
+    state = 0x9E3779B97F4A7C15
+    for number in numbers:
+        state = ((state ^ number) * 0xBF58476D1CE4E5B9) % 2**64
+        state ^= state >> 31
+    return state % 2**63

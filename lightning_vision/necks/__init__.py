@@ -1,0 +1,1 @@
+"""Necks: maps of one scale become a pyramid."""

@@ -1,0 +1,104 @@
+"""Words of the command line in Hydra's grammar: what must be quoted, and how a value is written."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_PATH_ENDINGS = ("path", "source", "checkpoint", "weights", "dir", "folder", "class_names")
+_OVERRIDE = re.compile(r"(?P<plus>\+{0,2})(?P<key>[A-Za-z_][\w.@/\-]*)=(?P<value>.*)", re.DOTALL)
+# What Hydra's grammar reads as one plain word.
+_PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.\-]*")
+_NOT_TEXT = {"true", "false", "null", "inf", "nan"}
+
+
+def split(word: str) -> tuple[str, str, str] | None:
+    """Split ``+key=value`` into ``+``, key and value; None if the word is no override."""
+    match = _OVERRIDE.fullmatch(word)
+    return (match["plus"], match["key"], match["value"]) if match else None
+
+
+def is_path_key(key: str) -> bool:
+    """Tell whether the values of a key are file or folder names (``data.path``, ``encoder.weights``, ``source`` ...)."""
+    last = key.rpartition(".")[2]
+    # A loss's weights are numbers.
+    return (last.endswith(_PATH_ENDINGS) or last == "pretrained_model_name_or_path") and not key.startswith("loss.")
+
+
+def quote(text: str) -> str:
+    """Quote text for Hydra's grammar, where it would not be read back as it is."""
+    if is_plain(text):
+        return text
+    # Hydra unescapes only backslashes that stand before a quote.
+    escaped = re.sub(r"(\\*)'", lambda m: m[1] * 2 + "\\'", text)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f"'{escaped}{chr(92) * trailing}'"
+
+
+def is_plain(text: str) -> bool:
+    """Tell whether Hydra reads the text back as the same text."""
+    if not _PLAIN.fullmatch(text) or text.lower() in _NOT_TEXT:
+        return False
+    try:
+        float(text.replace("_", ""))
+    except ValueError:
+        return True
+    return False
+
+
+def quote_path(word: str, multirun: bool = False) -> str:
+    """Quote the value of a path-like key, so that any path that a shell can pass arrives as it is.
+
+    ``~`` is expanded. Left alone: values in quotes, ``null``, interpolations (``${...}``), and lists and mappings in
+    brackets unless a file of that name exists. In a multirun a comma is part of the path, unless every piece between
+    the commas exists (or is ``null``): then they are swept over; ``choice(a,b)`` always sweeps. Doing it twice
+    changes nothing: the processes that DDP starts do it again.
+    """
+    parts = split(word)
+    if parts is None or not is_path_key(parts[1]):
+        return word
+    plus, key, value = parts
+    if value in ("", "null", "???") or "${" in value or _is_quoted(value, multirun):
+        return word
+    if multirun and value.startswith("choice(") and value.endswith(")"):
+        return word
+    path = os.path.expanduser(value)
+    if (value[0] + value[-1]) in ("[]", "{}") and not os.path.exists(path):
+        return word
+    pieces = [os.path.expanduser(p) for p in value.split(",")]
+    if multirun and len(pieces) > 1 and not os.path.exists(path):
+        if all(p == "null" or os.path.exists(p) for p in pieces):
+            return f"{plus}{key}=" + ",".join(p if p == "null" else quote(p) for p in pieces)
+    return f"{plus}{key}={quote(path)}"
+
+
+_QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_ONE_QUOTED = re.compile(_QUOTED, re.DOTALL)
+_SWEEP_QUOTED = re.compile(rf"(?=.*['\"])(?:{_QUOTED}|{_PLAIN.pattern})(?:,(?:{_QUOTED}|{_PLAIN.pattern}))+", re.DOTALL)
+
+
+def _is_quoted(value: str, multirun: bool) -> bool:
+    """Tell whether the value is quoted already; in a multirun also several with commas between, one of them quoted."""
+    return bool(_ONE_QUOTED.fullmatch(value)) or (multirun and bool(_SWEEP_QUOTED.fullmatch(value)))
+
+
+def grammar(value: Any) -> str:
+    """Write a Python value in Hydra's grammar."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{grammar(k)}:{grammar(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ",".join(grammar(v) for v in value) + "]"
+    return quote(value) if isinstance(value, str) else repr(value)
+
+
+def override(key: str, value: Any) -> str:
+    """Write ``key=value`` so that it can be typed into a shell and works there."""
+    text = value if isinstance(value, str) and is_path_key(key) and value else grammar(value)
+    return shlex.quote(f"{key}={text}")

@@ -1,0 +1,183 @@
+"""Turn ``auto`` into decisions before torch is imported: task, loss, classes, image size; and refuse what clashes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_vision.config import conf_dir, group_options, instantiate
+from lightning_vision.data.geometry import infer_geometry
+from lightning_vision.data.index import SampleIndex
+from lightning_vision.data.preprocessing import Preprocessing
+from lightning_vision.errors import ConfigError, listed
+from lightning_vision.signatures import class_constants
+from lightning_vision.types import Geometry, TargetKind, TargetSpec
+
+TASK_OF_OUTPUT = {"label": "classification", "mask": "segmentation"}
+KIND_OF_TASK: dict[str, TargetKind] = {"classification": "label", "segmentation": "mask"}
+DEFAULT_LOSS = {"classification": "softmax_cross_entropy", "segmentation": "softmax_cross_entropy"}
+DECODER_OF_TASK = {"classification": "classifier", "segmentation": "unet"}
+MONITOR = {"classification": "val/accuracy", "segmentation": "val/mean_iou"}
+NOT_SAVED = ("hydra", "action", "checkpoint", "source", "output_dir")
+
+
+@dataclass
+class Plan:
+    """All decisions of a run.
+
+    Args:
+        config: The resolved config as plain data, without ``auto``.
+        reasons: Why each ``auto`` became what it is, by its key.
+        task: Name of the task.
+        index: All rows of the data.
+        target: The classes.
+        geometry: What images are brought to.
+        preprocessing: How.
+    """
+
+    config: dict[str, Any]
+    reasons: dict[str, str]
+    task: str
+    index: SampleIndex
+    target: TargetSpec
+    geometry: Geometry
+    preprocessing: Preprocessing
+
+
+def plain(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """The config as plain data, interpolations resolved, without Hydra's own part."""
+    data = OmegaConf.to_container(cfg, resolve=False) if isinstance(cfg, DictConfig) else dict(cfg)
+    data = {k: v for k, v in cast(dict[str, Any], data).items() if k != "hydra"}
+    if isinstance(cfg, DictConfig):
+        # Resolved in place of the whole, because output_dir points into Hydra's own part.
+        data = {k: v for k, v in cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)).items() if k in data}
+    return data
+
+
+def resolve(cfg: DictConfig | Mapping[str, Any]) -> Plan:
+    """Read the data's index and decide.
+
+    Raises:
+        ConfigError: Two settings do not go together; the message names both.
+        DataError: The data cannot be used.
+    """
+    config = plain(cfg)
+    reasons: dict[str, str] = {}
+    task = _task(config, reasons)
+    _loss(config, task, reasons)
+    index = read_index(config["data"], KIND_OF_TASK[task], config["seed"])
+    preprocessing = cast(Preprocessing, instantiate(config["preprocessing"]))
+    geometry = _geometry(config, index, preprocessing, reasons)
+    _encoder_channels(config, geometry, reasons)
+    _monitor(config, index, task, reasons)
+    _encoder_lr(config, reasons)
+    assert index.target is not None  # noqa: S101 - a source asked for a kind of target returns one or raises
+    return Plan(config, reasons, task, index, index.target, geometry, preprocessing)
+
+
+def read_index(node: Mapping[str, Any], wanted: TargetKind | None, seed: int) -> SampleIndex:
+    """Build the source of a ``data`` node and read its rows."""
+    source: Any = instantiate(node)
+    return cast(SampleIndex, source.read(wanted, seed))
+
+
+def _task(config: dict[str, Any], reasons: dict[str, str]) -> str:
+    output = class_constants(config["decoder"]["_target_"])["output"]
+    served = TASK_OF_OUTPUT[output]
+    task = config["task"]
+    if task == "auto":
+        reasons["task"] = f"the decoder predicts a {output} for each image"
+        config["task"] = served
+        return served
+    if task not in KIND_OF_TASK:
+        raise ConfigError("Unknown task.", given=f"task={task}", expected=listed(KIND_OF_TASK), override="task=auto")
+    if task != served:
+        raise ConfigError(
+            "The task and the decoder do not go together.",
+            given=f"task={task} with a decoder that predicts {output}s ({config['decoder']['_target_']})",
+            expected=f"task={served} for this decoder, or another decoder for {task}",
+            override=[f"task={served}", f"decoder={DECODER_OF_TASK[task]}"],
+        )
+    return task
+
+
+def _loss(config: dict[str, Any], task: str, reasons: dict[str, str]) -> None:
+    if config["loss"].get("auto"):
+        name = DEFAULT_LOSS[task]
+        config["loss"] = OmegaConf.to_container(OmegaConf.load(conf_dir() / "loss" / f"{name}.yaml"))
+        reasons["loss"] = f"the default loss of {task}"
+        return
+    target = config["loss"]["_target_"]
+    served = class_constants(target)["tasks"]
+    if task not in served:
+        fitting = []
+        for name, path in group_options("loss").items():
+            other = OmegaConf.load(path).get("_target_")
+            if other and task in class_constants(other)["tasks"]:
+                fitting.append(name)
+        raise ConfigError(
+            "The loss does not serve the task.",
+            given=f"{target} (for {listed(served)}) with task {task}",
+            expected=f"a loss for {task}: {listed(fitting)}",
+            override=f"loss={fitting[0]}",
+        )
+
+
+def _geometry(
+    config: dict[str, Any], index: SampleIndex, preprocessing: Preprocessing, reasons: dict[str, str]
+) -> Geometry:
+    geometry = infer_geometry(index, preprocessing, config["image_size"])
+    if config["image_size"] is None and preprocessing.height is None:
+        reasons["image_size"] = "inferred from the training images"
+    if preprocessing.num_channels is None:
+        reasons["preprocessing.num_channels"] = "inferred from the training images"
+    config["image_size"] = [geometry.height, geometry.width]
+    config["preprocessing"]["num_channels"] = geometry.num_channels
+    return geometry
+
+
+def _encoder_channels(config: dict[str, Any], geometry: Geometry, reasons: dict[str, str]) -> None:
+    wanted = config["encoder"].get("num_channels", geometry.num_channels)
+    if wanted is None:
+        config["encoder"]["num_channels"] = geometry.num_channels
+        reasons["encoder.num_channels"] = "the channels of the data"
+    elif wanted != geometry.num_channels:
+        raise ConfigError(
+            "The encoder and the preprocessing disagree about the number of channels.",
+            given=f"encoder.num_channels={wanted} with images of {geometry.num_channels} channels",
+            expected="one number for both",
+            override=[f"preprocessing.num_channels={wanted}", "encoder.num_channels=null"],
+        )
+
+
+def _monitor(config: dict[str, Any], index: SampleIndex, task: str, reasons: dict[str, str]) -> None:
+    validated = index.counts()["val"] > 0
+    if config["monitor"] == "auto":
+        config["monitor"] = MONITOR[task] if validated else "train/loss"
+        reasons["monitor"] = f"the figure of {task}" if validated else "there is no validation split"
+    elif not validated and config["monitor"].startswith("val/"):
+        raise ConfigError(
+            "The monitored figure needs a validation split, and the data have none.",
+            given=f"monitor={config['monitor']}",
+            expected="a figure of the training split, or data with rows for val",
+            override="monitor=train/loss",
+        )
+    mode = "min" if config["monitor"].endswith("loss") else "max"
+    for callback in (config.get("callbacks") or {}).values():
+        if isinstance(callback, dict):
+            # The same node twice: each callback refers to the root's monitor by interpolation.
+            if callback.get("monitor") == "auto":
+                callback["monitor"] = config["monitor"]
+            if callback.get("mode") == "auto":
+                callback["mode"] = "min" if str(callback.get("monitor")).endswith("loss") else mode
+
+
+def _encoder_lr(config: dict[str, Any], reasons: dict[str, str]) -> None:
+    if config["encoder_lr_factor"] != "auto":
+        return
+    pretrained = config["encoder"].get("use_pretrained", False)
+    config["encoder_lr_factor"] = 0.1 if pretrained else 1.0
+    reasons["encoder_lr_factor"] = "pretrained weights change slowly" if pretrained else "all weights are new"

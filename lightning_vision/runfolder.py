@@ -1,0 +1,71 @@
+"""The run folder: config.yaml with its reasons, metrics.json, and what is said at the start."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lightning_vision.errors import DataError
+
+if TYPE_CHECKING:
+    from lightning_vision.data.datamodule import VisionDataModule
+    from lightning_vision.module import VisionModule
+    from lightning_vision.resolve import Plan
+
+
+def start(folder: Path, plan: Plan) -> None:
+    """Create the folder and write the resolved config, each decision with its reason.
+
+    Raises:
+        DataError: The folder cannot be written.
+    """
+    lines = ["# The resolved config of this run.", *(f"# {key}: {why}" for key, why in plan.reasons.items())]
+    text = yaml.safe_dump(plan.config, sort_keys=False, allow_unicode=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / "config.yaml", "\n".join(lines) + "\n" + text)
+    except OSError as error:
+        raise DataError(
+            "The run folder cannot be written.",
+            given=f"{folder} ({error.strerror})",
+            expected="a folder with free space that may be written",
+            override="hydra.run.dir=FOLDER",
+        ) from error
+
+
+def announce(plan: Plan, module: VisionModule, data: VisionDataModule) -> None:
+    """Say in a few lines what is going to be trained on what."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    if rank_zero_only.rank != 0:
+        return
+    counts = plan.index.counts()
+    geometry, target = plan.geometry, plan.target
+    total = sum(p.numel() for p in module.parameters())
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    names = [type(part).__name__ for part in (module.encoder, module.neck, module.decoder) if part is not None]
+    print(f"data   {plan.index.origin}: {counts['train']} train, {counts['val']} val, {counts['test']} test")
+    print(f"       {geometry.height} x {geometry.width} pixels, {geometry.num_channels} channels, "
+          f"{target.num_classes} classes")
+    print(f"model  {' > '.join(names)}: {total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained")
+    print(f"run    {plan.config['output_dir']}", flush=True)
+
+
+def finish(folder: Path, metrics: Mapping[str, float]) -> None:
+    """Write metrics.json; a figure that is not defined (a class without pixels) is null."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = {k: (v if math.isfinite(v) else None) for k, v in metrics.items()}
+    _write(folder / "metrics.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    # Renamed into place, so that nobody reads half a file.
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
