@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from lightning_vision.errors import VisionError
 
@@ -35,16 +35,18 @@ def main() -> None:
 def _run() -> None:
     from lightning_vision.command_line import read
     from lightning_vision.listing import LISTINGS, help_text, listing, show
+    from lightning_vision.searchpath import add_conf_dirs
 
     line = read(sys.argv[1:])
+    add_conf_dirs(line.config_dirs)
     if "-h" in line.options:
-        show(help_text(line.config_dirs))
+        show(help_text())
     elif "--version" in line.options:
         from lightning_vision import __version__
 
         show(f"lightning_vision {__version__}")
     elif line.action in LISTINGS:
-        show(listing(LISTINGS[line.action], line.config_dirs))
+        show(listing(LISTINGS[line.action]))
     else:
         sys.argv[1:] = line.words
         runs = not ({"-c", "--cfg", "-i", "--info", "-sc", "--hydra-help", "--experimental-rerun"} & set(line.options))
@@ -52,30 +54,29 @@ def _run() -> None:
             # Once before Hydra runs, so that a mistake leaves no run folder behind.
             from lightning_vision.config import composed
 
-            composed(line.overrides, name=line.options.get("-cn", "config"), extra=line.config_dirs)
+            composed(line.overrides, name=line.options.get("-cn", "config"))
         _run_hydra(line.overrides)
 
 
 def _run_hydra(overrides: list[str]) -> None:
     import hydra
-    from hydra.errors import HydraException
 
-    from lightning_vision.config import conf_dir, register_plugins
+    from lightning_vision.searchpath import conf_dir, register_plugins
     from lightning_vision.translate import translate
 
-    register_plugins()
+    register_plugins(added=False)
     run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)
     try:
         with _environment("1"):  # Hydra then raises what it would have printed
             run()
     except VisionError:
         raise
-    except (HydraException, ValueError) as error:
-        if (ours := translate(error, overrides)) is not None:
-            raise ours from error
-        _raise_without_hydra(error)
     except Exception as error:
-        _raise_without_hydra(error)
+        inside = _from_task(error)
+        if inside is None and (ours := translate(error, overrides)) is not None:
+            raise ours from error
+        # The traceback begins where the run's own code begins, unless the whole was asked for.
+        raise error.with_traceback(inside if inside and _given != "1" else error.__traceback__) from error.__cause__
 
 
 def task(cfg: DictConfig) -> float | None:
@@ -120,13 +121,12 @@ def _environment(full_error: str | None) -> Iterator[None]:
             os.environ[_FULL_ERROR] = before
 
 
-def _raise_without_hydra(error: Exception) -> NoReturn:
-    """Raise with a traceback that begins where the run's own code begins, unless the whole was asked for."""
-    traceback: TracebackType | None = error.__traceback__
-    if _given != "1":
-        while traceback is not None and traceback.tb_frame.f_code is not task.__code__:
-            traceback = traceback.tb_next
-    raise error.with_traceback(traceback or error.__traceback__)
+def _from_task(error: Exception) -> TracebackType | None:
+    """Return the part of a traceback that begins in the run's own code, None if the error came before it."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_code is not task.__code__:
+        traceback = traceback.tb_next
+    return traceback
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import ast
 import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +70,7 @@ def _build(expr: ast.expr, module: Module, node: Mapping[str, Any], depth: int) 
             return _build(ast.parse(expr.value, mode="eval").body, module, node, depth + 1)
         return ANY
     if isinstance(expr, ast.BinOp) and isinstance(expr.op, ast.BitOr):
-        return _union([_build(e, module, node, depth + 1) for e in (expr.left, expr.right)])
+        return _union([_build(e, module, node, depth + 1) for e in _alternatives(expr)])
     if isinstance(expr, ast.Subscript):
         return _subscript(expr, module, node, depth)
     name = dotted(expr).rpartition(".")[2]
@@ -77,6 +78,13 @@ def _build(expr: ast.expr, module: Module, node: Mapping[str, Any], depth: int) 
         return _SIMPLE[name]
     alias = _alias(expr, module)
     return _build(alias[1], alias[0], node, depth + 1) if alias else ANY
+
+
+def _alternatives(expr: ast.expr) -> list[ast.expr]:
+    """Return the members of ``a | b | c``, which Python nests."""
+    if isinstance(expr, ast.BinOp) and isinstance(expr.op, ast.BitOr):
+        return [*_alternatives(expr.left), *_alternatives(expr.right)]
+    return [expr]
 
 
 def _alias(expr: ast.expr, module: Module) -> tuple[Module, ast.expr] | None:
@@ -117,7 +125,9 @@ def _union(kinds: list[Kind]) -> Kind:
     kinds = sorted(kinds, key=lambda k: k is NULL)  # null last, as one says it
     example = next((k.example for k in kinds if k.example is not None), None)
     options = tuple(o for k in kinds for o in k.options)
-    return Kind(" or ".join(k.text for k in kinds), lambda v: any(k.allows(v) for k in kinds), example, options)
+    texts = list(dict.fromkeys(k.text for k in kinds))
+    text = ", ".join(texts[:-1]) + (", or " if len(texts) > 2 else " or ") + texts[-1] if len(texts) > 1 else texts[0]
+    return Kind(text, lambda v: any(k.allows(v) for k in kinds), example, options)
 
 
 def _list_of(kind: Kind) -> Kind:
@@ -125,7 +135,7 @@ def _list_of(kind: Kind) -> Kind:
         return _SIMPLE["list"]
     example = [] if kind.example is None else [kind.example]
     return Kind(
-        f"a list of which each is {kind.text}",
+        f"a list (each {kind.text})",
         lambda v: isinstance(v, list | tuple) and all(kind.allows(x) for x in v),
         example,
     )
@@ -139,7 +149,7 @@ def _exactly(kinds: list[Kind]) -> Kind:
         right_size = isinstance(value, list | tuple) and len(value) == len(kinds)
         return right_size and all(k.allows(v) for k, v in zip(kinds, value, strict=True))
 
-    return Kind(f"a list of {len(kinds)}, {inside}", allows, [k.example for k in kinds])
+    return Kind(f"a list of {len(kinds)} ({inside})", allows, [k.example for k in kinds])
 
 
 def _mapping(keys: Kind, values: Kind) -> Kind:
@@ -199,27 +209,28 @@ def _ranged(kind: Kind, bounds: Between) -> Kind:
         return above and (high is None or (value < high if bounds.high_open else value <= high))
 
     words = []
-    if low is not None:
-        words.append(f"greater than {low}" if bounds.low_open else f"at least {low}")
-    if high is not None:
-        words.append(f"less than {high}" if bounds.high_open else f"at most {high}")
+    if low is not None and high is not None and not bounds.low_open and not bounds.high_open:
+        words.append(f"from {low} to {high}")
+    else:
+        if low is not None:
+            words.append(f"greater than {low}" if bounds.low_open else f"of at least {low}")
+        if high is not None:
+            words.append(f"less than {high}" if bounds.high_open else f"of at most {high}")
     middle = (low or 0) + 1 if high is None else high - 1 if low is None else (low + high) / 2
     example = next((x for x in (low, high, middle) if x is not None and kind.allows(x) and inside(x)), None)
 
     def allows(value: Any) -> bool:
         return kind.allows(value) and (value is None or isinstance(value, str) or inside(value))
 
-    return Kind(f"{kind.text}, {' and '.join(words)}" if words else kind.text, allows, example, kind.options)
+    return Kind(f"{kind.text} {' and '.join(words)}" if words else kind.text, allows, example, kind.options)
 
 
 def suggestion(kind: Kind, value: Any, default: Any) -> Any:
     """Return a value that works, as near as possible to what was meant; COMPUTED if there is none to be had."""
     candidates: list[Any] = []
     if isinstance(value, str):
-        try:
+        with suppress(ValueError, SyntaxError):  # a word, not a number in quotes
             candidates.append(ast.literal_eval(value.capitalize() if value.lower() in ("true", "false") else value))
-        except (ValueError, SyntaxError):
-            pass  # a word, not a number in quotes
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
         candidates.append(int(value))
     if isinstance(value, list | tuple) and len(value) == 1:

@@ -251,7 +251,7 @@ def _predict_to_folder(checkpoint: str, source: str, cfg: DictConfig) -> None:
             bad = _predict(module, source, settings, receive)
     else:
         palette = class_palette(target.num_classes, target.palette)
-        with MaskWriter(folder, target.class_names, palette) as masks:
+        with MaskWriter(folder, target.class_names, palette, ignore_index=target.ignore_index) as masks:
             write = lambda p: masks.write(p.path, p.mask)  # noqa: E731
             bad = _predict(module, source, settings, receive)
     print(f"{count} images predicted: {folder}")
@@ -336,7 +336,7 @@ def _composed_with_keys(
         named["data"] = "table"
         extra |= {"data.path": str(table_of(*pair))}
     keys = override_keys(words) + list(named) + list(extra)
-    return compose(words, overrides=extra, **named), keys
+    return compose(words, **named, **extra), keys
 
 
 def _required(cfg: DictConfig, key: str, example: str) -> str:

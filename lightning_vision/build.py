@@ -20,7 +20,7 @@ from lightning_vision.decoders.base import Decoder
 from lightning_vision.encoders.base import Encoder
 from lightning_vision.module import VisionModule
 from lightning_vision.necks.pyramid import PyramidNeck
-from lightning_vision.resolve import Plan
+from lightning_vision.resolve import Plan, declared
 from lightning_vision.tasks import TASKS
 from lightning_vision.types import IMAGENET_STATS, UNIT_STATS, Geometry, PixelStats, TargetSpec
 
@@ -68,8 +68,8 @@ def _assemble(
 ) -> VisionModule:
     task = TASKS[task_name](target)
     info, neck = encoder.info, None
-    decoder_class_needs = _consumes(config["decoder"])
-    if decoder_class_needs == "pyramid" and (info.one_scale or not config["neck"].get("auto")):
+    wants_pyramid = declared(config["decoder"]["_target_"], "consumes") == "pyramid"
+    if wants_pyramid and (info.one_scale or not config["neck"].get("auto")):
         neck = _neck(config["neck"], encoder)
         info = neck.info
     decoder = cast(Decoder, instantiate(config["decoder"], info=info, num_classes=target.num_classes))
@@ -132,12 +132,6 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     # A run folder is new, or belongs to the run that is resumed.
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-
-
-def _consumes(node: Mapping[str, Any]) -> str:
-    from lightning_vision.signatures import class_constants
-
-    return cast(str, class_constants(node["_target_"])["consumes"])
 
 
 def _neck(node: Mapping[str, Any], encoder: Encoder) -> Any:

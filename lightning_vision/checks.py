@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lightning_vision.annotations import kind_of, spelled, suggestion
-from lightning_vision.config import Settings, groups, options_of, refuse_untrusted
+from lightning_vision.config import refuse_untrusted
 from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.overrides import override
+from lightning_vision.searchpath import default_of, groups, options_of
 from lightning_vision.signatures import COMPUTED, REQUIRED, Parameter, Signature, classes_in, describe, source_file
+from lightning_vision.unknown import HYDRA_KEYS, SETTINGS, chosen, no_settings, unknown_key
 
 # Parts that no run can do without.
-_NEEDED = ("data", "preprocessing", "encoder", "neck", "decoder", "loss", "optimizer", "trainer")
-_HYDRA_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
-_SETTINGS = f"{Settings.__module__}.{Settings.__qualname__}"
+NEEDED = ("data", "preprocessing", "encoder", "neck", "decoder", "loss", "optimizer", "trainer")
 
 
 def check(cfg: Any, choices: Mapping[str, Any] | None = None) -> None:
@@ -34,15 +33,6 @@ def check(cfg: Any, choices: Mapping[str, Any] | None = None) -> None:
     for key, node in root.items():
         if isinstance(node, dict):
             _check_node(key, node, root, choices)
-
-
-def chosen() -> dict[str, Any]:
-    """Return the option of each group that Hydra composed for the running job, empty outside of one."""
-    if "hydra.core.hydra_config" not in sys.modules:
-        return {}
-    from hydra.core.hydra_config import HydraConfig
-
-    return dict(HydraConfig.get().runtime.choices) if HydraConfig.initialized() else {}
 
 
 def plain(cfg: Any, resolve: bool = True) -> dict[str, Any]:
@@ -79,7 +69,7 @@ def plain(cfg: Any, resolve: bool = True) -> dict[str, Any]:
 
 
 def _check_root(root: Mapping[str, Any], choices: Mapping[str, Any]) -> None:
-    settings = describe(_SETTINGS)
+    settings = describe(SETTINGS)
     assert settings is not None
     known = groups()
     for key, value in root.items():
@@ -91,14 +81,14 @@ def _check_root(root: Mapping[str, Any], choices: Mapping[str, Any]) -> None:
             raise unknown_key(key, value, {k: v for k, v in root.items() if k != key}, choices)
         elif value is not None and not isinstance(value, dict):
             raise _no_part(key, value)
-    for key in _NEEDED:
+    for key in NEEDED:
         if root.get(key) is None:
             raise _no_part(key, None)
 
 
 def _no_part(group: str, value: Any) -> ConfigError:
     options = options_of(group)
-    word = nearest(str(value), options) or next(iter(options), None)
+    word = nearest(str(value), options) or default_of(group)
     return ConfigError(
         f"{group} is not a part that can be built",
         given=override(group, value),
@@ -115,13 +105,7 @@ def _check_node(key: str, node: dict[str, Any], root: Mapping[str, Any], choices
     if node.get("auto") is True:
         extra = [k for k in node if k != "auto"]
         if extra:
-            option = next((o for o in options_of(key) if o != "auto"), "auto")
-            raise ConfigError(
-                f"{key}=auto has no settings: it chooses the {key} by itself",
-                given=override(f"{key}.{extra[0]}", node[extra[0]]),
-                expected=f"a {key} by name: {listed(options_of(key))}",
-                override=f"{key}={option}",
-            )
+            raise no_settings(key, extra[0], node[extra[0]])
         return
     for name, part in node.items():
         if isinstance(part, dict) and "_target_" in part:
@@ -147,7 +131,7 @@ def _check_part(key: str, node: dict[str, Any], choices: Mapping[str, Any]) -> N
                 given=override(f"{key}.{name}", node[name]),
                 override=f"~{key}.{name}",
             )
-        if name not in signature.parameters and name not in _HYDRA_KEYS and not signature.takes_any:
+        if name not in signature.parameters and name not in HYDRA_KEYS and not signature.takes_any:
             raise _unknown_setting(key, name, node, signature, choices)
     for parameter in signature.parameters.values():
         _check_setting(key, parameter, node, signature, ours)
@@ -204,7 +188,7 @@ def _no_target(key: str, target: str) -> ConfigError:
     better = f"{module}.{word}" if word else None
     reason = f"{module} has no {name}" if names else f"there is no module {module}"
     group = key.split(".")[0]
-    option = next(iter(options_of(group)), None)
+    option = default_of(group) if group in groups() else None
     return ConfigError(
         f"{key}._target_ cannot be found: {reason}",
         given=target,
@@ -225,94 +209,3 @@ def _unknown_setting(
     for part in reversed(key.split(".")):
         tree = {part: tree}
     return unknown_key(f"{key}.{name}", node[name], tree, choices)
-
-
-def unknown_key(
-    key: str, value: Any, tree: Mapping[str, Any], choices: Mapping[str, Any] | None = None
-) -> ConfigError:
-    """Word the error for a key that the config does not have.
-
-    Args:
-        key: The dotted key as it was given.
-        value: The value that was given with it, which the proposal keeps where it fits.
-        tree: The config that the key is missing in, as plain dicts.
-        choices: The option of each group.
-    """
-    *above, last = key.split(".")
-    level: Mapping[str, Any] = tree
-    reached: list[str] = []
-    for part in above:
-        inner = level.get(part)
-        if not isinstance(inner, Mapping):
-            break
-        level, reached = inner, [*reached, part]
-    missing = key.split(".")[len(reached)]
-    names = [str(k) for k in level if k not in _HYDRA_KEYS and k != missing]
-    word = nearest(missing, names)
-    rest = key.split(".")[len(reached) + 1 :]
-    elsewhere = [k for k in _leaves(tree) if k.rpartition(".")[2] == last and k != key]
-    if word is None or (rest and not _has(level[word], rest)):
-        better = elsewhere[0] if elsewhere else ".".join([*reached, word]) if word else None
-    else:
-        better = ".".join([*reached, word, *rest])
-    where = ".".join(reached)
-    option = (choices or chosen()).get(reached[0]) if reached else None
-    subject = f"{where} has no setting {missing!r}" if where else f"There is no setting {missing!r}"
-    return ConfigError(
-        subject + (f" (conf/{reached[0]}/{option}.yaml)" if option else ""),
-        given=override(key, value),
-        expected=listed(names) if names else "no settings at all",
-        nearest=better,
-        override=_working(better, value, tree) if better else _any_working(where, level),
-    )
-
-
-def _has(tree: Any, path: Iterable[str]) -> bool:
-    for part in path:
-        if not isinstance(tree, Mapping) or part not in tree:
-            return False
-        tree = tree[part]
-    return True
-
-
-def _leaves(tree: Mapping[str, Any], key: str = "") -> Iterator[str]:
-    for name, value in tree.items():
-        full = f"{key}.{name}" if key else str(name)
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, full)
-        else:
-            yield full
-
-
-def _working(key: str, value: Any, tree: Mapping[str, Any]) -> str:
-    """Write an override of a key that exists, with the value that was given if it is valid there."""
-    if "." not in key and isinstance(tree.get(key), Mapping | None) and key in groups():
-        options = options_of(key)
-        return f"{key}={value if value in options else nearest(str(value), options) or next(iter(options))}"
-    parameter, node = _parameter(key, tree)
-    if parameter is not None:
-        kind = kind_of(parameter, node)
-        if not kind.allows(value):
-            better = suggestion(kind, value, parameter.default)
-            value = node.get(parameter.name) if better is COMPUTED else better
-    return override(key, value)
-
-
-def _any_working(where: str, level: Mapping[str, Any]) -> str:
-    for name, value in level.items():
-        if name not in _HYDRA_KEYS and not isinstance(value, Mapping) and "${" not in str(value):
-            return override(f"{where}.{name}" if where else str(name), value)
-    return "python -m lightning_vision --cfg job" + (f" --package {where}" if where else "")
-
-
-def _parameter(key: str, tree: Mapping[str, Any]) -> tuple[Parameter | None, Mapping[str, Any]]:
-    """Find the constructor argument that a key goes to."""
-    *above, last = key.split(".")
-    node: Any = tree
-    for part in above:
-        node = node.get(part) if isinstance(node, Mapping) else None
-    if not isinstance(node, Mapping):
-        return None, {}
-    target = node.get("_target_") if above else _SETTINGS
-    signature = describe(str(target)) if target else None
-    return (signature.parameters.get(last) if signature else None), node

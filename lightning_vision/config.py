@@ -1,4 +1,4 @@
-"""One config: where conf/ is, plugins on the search path, composing in Python, and building what it names."""
+"""One config: what its scalars allow, composing it in Python, and building what it names."""
 
 from __future__ import annotations
 
@@ -7,26 +7,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from lightning_vision.errors import ConfigError, VisionError
 from lightning_vision.overrides import grammar, is_path_key, quote_path
+from lightning_vision.searchpath import (
+    PLUGIN_GROUP,
+    conf_dir,
+    default_of,
+    groups,
+    options_of,
+    plugins,
+    register_plugins,
+)
 from lightning_vision.types import Between
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+__all__ = ["ACTIONS", "TRUSTED", "Settings", "compose", "conf_dir", "instantiate", "options_of"]
+
 ACTIONS = ("fit", "test", "predict", "check")
-PLUGIN_GROUP = "lightning_vision.plugins"
 # What a config may build. Code from elsewhere comes in as a plugin, which its user has installed.
 TRUSTED = ("lightning_vision.", "torch.nn.", "torch.optim.", "lightning.pytorch.", "timm.optim.")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The scalars at the root of the config; conf/config.yaml says what each means, these annotations what it allows."""
+    """The scalars at the root: conf/config.yaml says what each means, these annotations what it allows."""
 
     action: Literal["fit", "test", "predict", "check"] = "fit"
     task: Literal["auto", "classification", "segmentation"] = "auto"
@@ -41,107 +49,18 @@ class Settings:
     output_dir: str = "${hydra:runtime.output_dir}"
 
 
-@cache
-def conf_dir() -> Path:
-    """Return the folder that holds config.yaml: inside the package in a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    candidates = (package / "conf", package.parent / "conf")
-    found = next((c for c in candidates if (c / "config.yaml").is_file()), None)
-    if found is None:
-        raise ConfigError("The folder of configs is missing", expected=" or ".join(map(str, candidates)))
-    return found
-
-
-@cache
-def plugins() -> dict[str, Path]:
-    """Return the conf folders of installed plugins by package name, without importing them.
-
-    Raises:
-        ConfigError: A plugin's package has no conf folder, or one of its options has the name of another one.
-    """
-    from importlib.metadata import entry_points
-
-    from lightning_vision.signatures import package_folders
-
-    found: dict[str, Path] = {}
-    for entry in entry_points(group=PLUGIN_GROUP):
-        folders = [f / "conf" for f in package_folders(entry.value) if (f / "conf").is_dir()]
-        if not folders:
-            raise ConfigError(
-                f"The plugin {entry.name} brings no configs",
-                given=f"{PLUGIN_GROUP}: {entry.name} = {entry.value}",
-                expected=f"an installed package {entry.value} with a folder conf/",
-                override=f"pip uninstall {entry.dist.name}" if entry.dist else None,
-            )
-        found[entry.value] = folders[0]
-    _refuse_clashes(found)
-    return found
-
-
-def _refuse_clashes(found: Mapping[str, Path]) -> None:
-    """Hydra takes the first of two options with one name without a word; that would be a silent mix-up."""
-    owner = {file.relative_to(conf_dir()): "lightning_vision" for file in conf_dir().glob("*/*.yaml")}
-    for package, folder in found.items():
-        for file in sorted(folder.glob("*/*.yaml")):
-            option = file.relative_to(folder)
-            if option in owner:
-                raise ConfigError(
-                    f"Two packages have an option {option.parent}={option.stem}",
-                    given=f"conf/{option} in {package} and in {owner[option]}",
-                    expected="one name for one option",
-                    override=f"mv {file} {file.with_stem(f'{package}_{option.stem}')}",
-                )
-            owner[option] = package
-
-
-def conf_dirs(extra: Sequence[Path] = ()) -> list[Path]:
-    """Return all folders of configs: ours, those of ``--config-dir``, and the plugins'."""
-    return [conf_dir(), *extra, *plugins().values()]
-
-
-def options_of(group: str, extra: Sequence[Path] = ()) -> dict[str, Path]:
-    """Return the options of a group by name, with their files."""
-    files = [f for folder in reversed(conf_dirs(extra)) for f in sorted((folder / group).glob("*.yaml"))]
-    return {f.stem: f for f in files}
-
-
-def groups(extra: Sequence[Path] = ()) -> list[str]:
-    """Return the names of the config groups."""
-    found = {f.name for folder in conf_dirs(extra) for f in folder.iterdir() if f.is_dir()}
-    return sorted(found - {"hydra", "__pycache__"})
-
-
-def register_plugins(extra: Sequence[Path] = ()) -> None:
-    """Append the conf folders of plugins to Hydra's search path, so that built-in options win."""
-    if not plugins() and not extra:
-        return
-    from hydra.core.config_search_path import ConfigSearchPath
-    from hydra.core.plugins import Plugins
-    from hydra.plugins.search_path_plugin import SearchPathPlugin
-
-    # Hydra holds classes, not instances: the folders live in the one class that was registered first.
-    registered = next((c for c in Plugins.instance().discover(SearchPathPlugin) if hasattr(c, "our_folders")), None)
-    if registered is None:
-
-        class VisionPlugins(SearchPathPlugin):
-            our_folders: dict[str, Path] = {}
-
-            def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-                for name, folder in self.our_folders.items():
-                    search_path.append(provider=name, path=f"file://{folder}")
-
-        registered = VisionPlugins
-        Plugins.instance().register(registered)
-    folders = {f"config-dir {folder}": folder for folder in extra} | {f"plugin {k}": v for k, v in plugins().items()}
-    setattr(registered, "our_folders", folders)  # noqa: B010 - the type knows no such attribute
-
-
-def compose(overrides: Sequence[str] | Mapping[str, Any] = (), **choices: Any) -> DictConfig:
+def compose(
+    words: Sequence[str] | Mapping[str, Any] = (),
+    /,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    **choices: Any,
+) -> DictConfig:
     """Compose and check a config in Python, as the command line does.
 
     Args:
-        overrides: Words as on the command line (``["encoder=resnet", "epochs=3"]``), or values by dotted key
+        words: Words as on the command line (``["encoder=resnet", "epochs=3"]``), or values by dotted key
             (``{"data.path": "my, photos.csv"}``), which are taken as they are, without Hydra's grammar.
+        overrides: More of either kind.
         **choices: Options of groups (``encoder="resnet"``) and scalars (``epochs=3``).
 
     Returns:
@@ -150,18 +69,20 @@ def compose(overrides: Sequence[str] | Mapping[str, Any] = (), **choices: Any) -
     Raises:
         ConfigError: A name or a value is wrong; the message ends with an override that works.
     """
-    words = [] if isinstance(overrides, Mapping) else [str(w) for w in overrides]
-    values = dict(overrides) if isinstance(overrides, Mapping) else {}
-    values.update(choices)
+    typed: list[str] = []
+    values: dict[str, Any] = {}
+    for given in (words, overrides, choices):
+        if isinstance(given, Mapping):
+            values.update(given)
+        else:
+            typed += [given] if isinstance(given, str) else map(str, given)
     known = groups()
-    words += [f"{k}={grammar(v)}" for k, v in values.items() if k in known and not isinstance(v, Mapping)]
-    return composed(words, {k: v for k, v in values.items() if k not in known or isinstance(v, Mapping)})
+    typed += [f"{k}={grammar(v)}" for k, v in values.items() if k in known and not isinstance(v, Mapping)]
+    return composed(typed, {k: v for k, v in values.items() if k not in known or isinstance(v, Mapping)})
 
 
-def composed(
-    words: Sequence[str], values: Mapping[str, Any] | None = None, name: str = "config", extra: Sequence[Path] = ()
-) -> DictConfig:
-    """Compose and check; ``extra`` are more folders of configs, ``name`` is the primary config."""
+def composed(words: Sequence[str], values: Mapping[str, Any] | None = None, name: str = "config") -> DictConfig:
+    """Compose and check words of the command line, then values by dotted key; ``name`` is the primary config."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
@@ -172,7 +93,7 @@ def composed(
     words = [quote_path(w) for w in words]
     with _fresh_hydra():
         try:
-            register_plugins(extra)
+            register_plugins()
             with initialize_config_dir(str(conf_dir()), version_base="1.3"):
                 full = hydra_compose(name, list(words), return_hydra_config=True)
         except (HydraException, ValueError) as error:
@@ -233,7 +154,8 @@ def _set(cfg: DictConfig, key: str, value: Any) -> None:
     """Set a value by its dotted key; the key must exist."""
     from omegaconf import OmegaConf, open_dict
 
-    from lightning_vision.checks import plain, unknown_key
+    from lightning_vision.checks import plain
+    from lightning_vision.unknown import unknown_key
 
     parent_key, _, last = key.rpartition(".")
     parent = OmegaConf.select(cfg, parent_key) if parent_key else cfg
@@ -290,7 +212,7 @@ def instantiate(node: Any, **injected: Any) -> Any:
 def _refused(name: str, target: str, cause: BaseException) -> VisionError:
     if isinstance(cause, VisionError):
         return cause
-    from lightning_vision.checks import chosen
+    from lightning_vision.unknown import chosen
 
     group = name.split(".")[0]
     option = chosen().get(group)
@@ -307,8 +229,10 @@ def refuse_untrusted(target: str, key: str) -> None:
     allowed = (*TRUSTED, *(f"{package.split('.')[0]}." for package in plugins()))
     if target.startswith(allowed):
         return
+    group = key.split(".")[0]
     raise ConfigError(
         f"{key} names a target that a config may not build",
         given=target,
-        expected=f"a name that begins with {', '.join(allowed)}, or one of an installed plugin (entry point {PLUGIN_GROUP})",
+        expected=f"a name that begins with {', '.join(allowed)}; other code comes as a plugin ({PLUGIN_GROUP})",
+        override=f"{group}={default_of(group)}" if group in groups() else None,
     )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-from lightning_vision.config import conf_dir, groups, options_of, plugins
+from lightning_vision.searchpath import conf_dir, groups, options_of, plugins
 
 LISTINGS = {"encoders": "encoder", "decoders": "decoder", "losses": "loss", "data": "data"}
 
@@ -21,25 +20,25 @@ def summary(file: Path) -> str:
     return first.lstrip("#").strip() if first.startswith("#") else ""
 
 
-def listing(group: str, extra: Sequence[Path] = ()) -> str:
+def listing(group: str) -> str:
     """Return the options of a group as a table: name, one line about it, and the plugin that it comes from."""
-    options = options_of(group, extra)
+    options = options_of(group)
     width = max(map(len, options), default=0)
     origin = {folder: f"  [{name}]" for name, folder in plugins().items()}
     lines = [f"{group}=NAME"]
-    for name, file in sorted(options.items()):
+    for name, file in options.items():
         lines.append(f"  {name:<{width}}  {summary(file)}{origin.get(file.parent.parent, '')}".rstrip())
     return "\n".join(lines)
 
 
-def help_text(extra: Sequence[Path] = ()) -> str:
+def help_text() -> str:
     """Return the help page: the template of conf/config.yaml, with the groups and their options filled in."""
     import yaml
 
     config = yaml.safe_load((conf_dir() / "config.yaml").read_text(encoding="utf-8"))
     lines = []
-    for group in groups(extra):
-        names = ", ".join(sorted(options_of(group, extra)))
+    for group in groups():
+        names = ", ".join(options_of(group))
         lines.append(f"{group}: {names}")
     return Template(config["hydra"]["help"]["template"]).safe_substitute(APP_CONFIG_GROUPS="\n".join(lines))
 

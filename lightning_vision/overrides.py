@@ -22,7 +22,7 @@ def split(word: str) -> tuple[str, str, str] | None:
 
 
 def is_path_key(key: str) -> bool:
-    """Tell whether the values of a key are file or folder names (``data.path``, ``encoder.weights``, ``source`` ...)."""
+    """Tell whether the values of a key are files or folders (``data.path``, ``encoder.weights``, ``source`` ...)."""
     last = key.rpartition(".")[2]
     # A loss's weights are numbers.
     return (last.endswith(_PATH_ENDINGS) or last == "pretrained_model_name_or_path") and not key.startswith("loss.")
@@ -69,9 +69,9 @@ def quote_path(word: str, multirun: bool = False) -> str:
     if (value[0] + value[-1]) in ("[]", "{}") and not os.path.exists(path):
         return word
     pieces = [os.path.expanduser(p) for p in value.split(",")]
-    if multirun and len(pieces) > 1 and not os.path.exists(path):
-        if all(p == "null" or os.path.exists(p) for p in pieces):
-            return f"{plus}{key}=" + ",".join(p if p == "null" else quote(p) for p in pieces)
+    sweep = multirun and len(pieces) > 1 and not os.path.exists(path)
+    if sweep and all(p == "null" or os.path.exists(p) for p in pieces):
+        return f"{plus}{key}=" + ",".join(p if p == "null" else quote(p) for p in pieces)
     return f"{plus}{key}={quote(path)}"
 
 
@@ -100,5 +100,7 @@ def grammar(value: Any) -> str:
 
 def override(key: str, value: Any) -> str:
     """Write ``key=value`` so that it can be typed into a shell and works there."""
-    text = value if isinstance(value, str) and is_path_key(key) and value else grammar(value)
-    return shlex.quote(f"{key}={text}")
+    # A path is quoted for Hydra by quote_path; an integer's underscores are dropped where names are compared.
+    as_it_is = isinstance(value, str) and value and (is_path_key(key) or re.fullmatch(r"[1-9][\d_]*", value))
+    word = f"{key}={value if as_it_is else grammar(value)}"
+    return f'"{word}"' if "'" in word and not set('"$`!\\') & set(word) else shlex.quote(word)

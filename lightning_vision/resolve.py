@@ -8,12 +8,12 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_vision.config import conf_dir, group_options, instantiate
+from lightning_vision.config import conf_dir, options_of, instantiate
 from lightning_vision.data.geometry import infer_geometry
 from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.errors import ConfigError, listed
-from lightning_vision.signatures import class_constants
+from lightning_vision.signatures import describe
 from lightning_vision.types import Geometry, TargetKind, TargetSpec
 
 TASK_OF_OUTPUT = {"label": "classification", "mask": "segmentation"}
@@ -72,6 +72,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> Plan:
     preprocessing = cast(Preprocessing, instantiate(config["preprocessing"]))
     geometry = _geometry(config, index, preprocessing, reasons)
     _encoder_channels(config, geometry, reasons)
+    _encoder_weights(config["encoder"])
     _monitor(config, index, task, reasons)
     _encoder_lr(config, reasons)
     assert index.target is not None  # noqa: S101 - a source asked for a kind of target returns one or raises
@@ -84,8 +85,23 @@ def read_index(node: Mapping[str, Any], wanted: TargetKind | None, seed: int) ->
     return cast(SampleIndex, source.read(wanted, seed))
 
 
+def declared(target: str, constant: str) -> Any:
+    """What a part says of itself in a class constant, read without importing it.
+
+    Raises:
+        ConfigError: The part does not say it.
+    """
+    signature = describe(target)
+    if signature is None or constant not in signature.constants:
+        raise ConfigError(
+            f"{target} does not declare what it serves.",
+            expected=f"a class constant `{constant}`, as the base class describes it",
+        )
+    return signature.constants[constant]
+
+
 def _task(config: dict[str, Any], reasons: dict[str, str]) -> str:
-    output = class_constants(config["decoder"]["_target_"])["output"]
+    output = declared(config["decoder"]["_target_"], "output")
     served = TASK_OF_OUTPUT[output]
     task = config["task"]
     if task == "auto":
@@ -111,12 +127,12 @@ def _loss(config: dict[str, Any], task: str, reasons: dict[str, str]) -> None:
         reasons["loss"] = f"the default loss of {task}"
         return
     target = config["loss"]["_target_"]
-    served = class_constants(target)["tasks"]
+    served = declared(target, "tasks")
     if task not in served:
         fitting = []
-        for name, path in group_options("loss").items():
+        for name, path in options_of("loss").items():
             other = OmegaConf.load(path).get("_target_")
-            if other and task in class_constants(other)["tasks"]:
+            if other and task in declared(other, "tasks"):
                 fitting.append(name)
         raise ConfigError(
             "The loss does not serve the task.",
@@ -150,6 +166,18 @@ def _encoder_channels(config: dict[str, Any], geometry: Geometry, reasons: dict[
             given=f"encoder.num_channels={wanted} with images of {geometry.num_channels} channels",
             expected="one number for both",
             override=[f"preprocessing.num_channels={wanted}", "encoder.num_channels=null"],
+        )
+
+
+def _encoder_weights(node: Mapping[str, Any]) -> None:
+    if node.get("saved_weights_in_checkpoint") is not False:
+        return
+    if node.get("trainable", True) or not node.get("use_pretrained", False):
+        raise ConfigError(
+            "encoder.saved_weights_in_checkpoint=false would lose the encoder's weights.",
+            given=f"trainable={node.get('trainable', True)}, use_pretrained={node.get('use_pretrained', False)}",
+            expected="a frozen encoder with pretrained weights, which can be had again from where they came from",
+            override=["encoder.saved_weights_in_checkpoint=null", "encoder.trainable=false encoder.use_pretrained=true"],
         )
 
 

@@ -1,6 +1,6 @@
 """What a class takes, read from its source file: the target is found and parsed, never imported.
 
-Importing one encoder imports torch, which costs seconds; a typo in its settings should be answered in a fraction of one.
+Importing one encoder imports torch, which costs seconds; a typo in its settings is answered in a fraction of one.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import importlib.machinery
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
+
+from lightning_vision.errors import ConfigError
 
 REQUIRED: Final = object()  # the parameter has no default
 COMPUTED: Final = object()  # the default is an expression that only Python can evaluate
@@ -69,7 +71,7 @@ class Signature:
         return tuple(self.constants.get("injected", ()))
 
 
-@lru_cache(maxsize=None)
+@cache
 def package_folders(package: str) -> tuple[Path, ...]:
     """Return the folders of a package without importing it or its parents; empty if it is not installed."""
     head, _, rest = package.partition(".")
@@ -88,7 +90,7 @@ def _ask(finder: Any, name: str) -> importlib.machinery.ModuleSpec | None:
     return find(name, None) if find else None
 
 
-@lru_cache(maxsize=None)
+@cache
 def source_file(module: str) -> Path | None:
     """Return the source file of a module without importing it or its parents, None if there is none."""
     parent, _, name = module.rpartition(".")
@@ -104,7 +106,7 @@ def source_file(module: str) -> Path | None:
     return next((c for c in candidates if c.is_file()), None)
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse(module: str) -> Module | None:
     """Parse a module; None if its source cannot be found."""
     file = source_file(module)
@@ -185,7 +187,7 @@ def dotted(expr: ast.expr) -> str:
     return ""
 
 
-@lru_cache(maxsize=None)
+@cache
 def describe(target: str) -> Signature | None:
     """Return what a dotted target takes; None if its source cannot be found or does not define it."""
     parts = target.split(".")
@@ -210,11 +212,23 @@ def describe(target: str) -> Signature | None:
     return Signature(target, module.file, _summary(node), parameters, _constants(node, module), takes_any)
 
 
+def class_constants(target: str) -> dict[str, Any]:
+    """Return the plain class constants of a target, such as ``output`` of a decoder.
+
+    Raises:
+        ConfigError: The source of the target cannot be found.
+    """
+    signature = describe(target)
+    if signature is None:
+        raise ConfigError("The source of a target cannot be found", given=target, expected="an installed Python class")
+    return signature.constants
+
+
 def classes_in(module: str) -> tuple[str, ...]:
-    """Return the names of the classes and functions that a module defines."""
+    """Return the names of the public classes and functions that a module defines."""
     parsed = parse(module)
     kinds = (ast.ClassDef, ast.FunctionDef)
-    return tuple(n for n, s in parsed.defined.items() if isinstance(s, kinds)) if parsed else ()
+    return tuple(n for n, s in parsed.defined.items() if isinstance(s, kinds) and n[0] != "_") if parsed else ()
 
 
 def _summary(node: ast.ClassDef | ast.FunctionDef) -> str:

@@ -7,10 +7,11 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_vision.checks import plain, unknown_key
-from lightning_vision.config import groups, options_of
+from lightning_vision.checks import NEEDED, plain
 from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.overrides import quote, split
+from lightning_vision.searchpath import default_of, groups, options_of
+from lightning_vision.unknown import unknown_key
 
 
 def translate(error: BaseException, words: Sequence[str]) -> ConfigError | None:
@@ -20,34 +21,33 @@ def translate(error: BaseException, words: Sequence[str]) -> ConfigError | None:
         error: What Hydra raised.
         words: The overrides that were given.
     """
-    from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+    from omegaconf.errors import OmegaConfBaseException
 
+    if not isinstance(error, HydraException | OmegaConfBaseException | ValueError):
+        return None
     text = str(error)
     if isinstance(error, MissingConfigException):
         return _no_option(error.missing_cfg_file or "", error.options, text)
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)
-    if match := re.search(r"Could not (?:override|append to config|delete from config\.?) '?([^'\n]+?)'?[.\s]", text):
+    if match := re.search(r"Could not override '([^'\n]+)'", text):
         return _no_key(match[1], error, words)
-    if match := re.search(r"Ambiguous value for argument '(.+)'\n", text, re.DOTALL):
-        return _ambiguous(match[1])
+    if match := re.search(r"Could not append to config\. An item is already at '([^'\n]+)'", text):
+        word = _word_for(match[1], words)
+        return ConfigError(f"{match[1]} exists already", given=word, expected="no +", override=word.lstrip("+"))
+    if match := re.search(r"Could not delete (?:from config\. )?'([^'=\n]+)", text):
+        return _nothing_to_delete(match[1])
+    if match := re.search(r"Ambiguous value for argument '(.+?)'\n|Sweep parameters '(.+)' requires", text, re.DOTALL):
+        return _ambiguous(match[1] or match[2])
     if match := re.search(r"Multiple values for ([\w/]+)\.", text):
         word = _word_for(match[1], words)
         return ConfigError(
             f"{match[1]} is chosen twice", given=word, expected="one option, without +", override=word.lstrip("+")
         )
-    if match := re.search(r"Could not delete '([^'=]+)", text):
-        known = groups()
-        return ConfigError(
-            f"There is nothing named {match[1]!r} to leave out",
-            given=f"~{match[1]}",
-            expected=listed(known),
-            nearest=nearest(match[1], known),
-            override=f"~{nearest(match[1], known) or 'logger'}",
-        )
-    if isinstance(error, ValueError) and text.startswith("Config group override must be"):
-        return _number_as_option(words)
-    if isinstance(error, ConfigCompositionException | HydraException):
+    if text.startswith("Config group override must be"):
+        return _no_name_as_option(words)
+    if isinstance(error, HydraException | OmegaConfBaseException):
         cause = str(error.__cause__ or "").strip().split("\n")[0]
         summary = text.strip().split("\n")[0] or cause or "The config cannot be composed"
         return ConfigError(
@@ -66,7 +66,9 @@ def _word_for(key: str, words: Sequence[str]) -> str:
 def _no_option(missing: str, options: Sequence[str] | None, text: str) -> ConfigError:
     group, _, name = missing.rpartition("/")
     if not group:
-        return ConfigError(text.split("\n")[0], given=missing, expected="a config by name", override="--config-name=config")
+        return ConfigError(
+            text.split("\n")[0], given=missing, expected="a config by name", override="--config-name=config"
+        )
     valid = list(options or options_of(group))
     word = nearest(name, valid)
     return ConfigError(
@@ -102,8 +104,8 @@ def _no_key(key: str, error: BaseException, words: Sequence[str]) -> ConfigError
     tree = plain(root, resolve=False) if root is not None else {}
     if not tree:
         return ConfigError(f"There is no setting {key!r}", given=key, override="python -m lightning_vision --cfg job")
-    if key.startswith("hydra."):
-        tree = {"hydra": {name: None for name in root.get("hydra", {})}}
+    if key.startswith("hydra.") and root is not None:
+        tree = {"hydra": plain(root["hydra"], resolve=False)}
     return unknown_key(key, value, tree)
 
 
@@ -131,11 +133,33 @@ def _ambiguous(word: str) -> ConfigError:
     )
 
 
-def _number_as_option(words: Sequence[str]) -> ConfigError:
-    """Hydra reads ``encoder=50_2`` as the number 502, which cannot be the name of an option."""
+def _nothing_to_delete(key: str) -> ConfigError:
+    known = groups()
+    word = nearest(key, known)
+    return ConfigError(
+        f"There is nothing named {key!r} to leave out",
+        given=f"~{key}",
+        expected=f"a part ({listed(known)}) or one of its settings",
+        nearest=word,
+        override=f"~{word or 'logger'}",
+    )
+
+
+def _no_name_as_option(words: Sequence[str]) -> ConfigError:
+    """Hydra takes only names: ``encoder=50_2`` is the number 502 to it, and ``logger=null`` no name at all."""
     known = groups()
     for word in words:
         parts = split(word)
-        if parts is not None and parts[1] in known and parts[2].replace("_", "").replace(".", "").isdigit():
+        if parts is None or parts[1] not in known:
+            continue
+        if parts[2] == "null":
+            option = default_of(parts[1])
+            return ConfigError(
+                f"{parts[1]} cannot be null; a part is left out by ~",
+                given=word,
+                expected=f"one of {listed(options_of(parts[1]))}",
+                override=f"{parts[1]}={option}" if parts[1] in NEEDED else f"~{parts[1]}",
+            )
+        if parts[2].replace("_", "").replace(".", "").isdigit():
             return _no_option(f"{parts[1]}/{parts[2]}", None, "")
     return ConfigError("An option of a group must be a name", given=" ".join(words), override="encoder=stacked_cnn")

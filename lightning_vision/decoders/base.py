@@ -49,14 +49,12 @@ def cells(size: tuple[int, int], stride: float) -> tuple[int, int]:
     return int(-(-size[0] // stride)), int(-(-size[1] // stride))
 
 
-def resample(
-    x: Tensor, from_stride: float, to_stride: float, size: tuple[int, int], mode: str = "bilinear"
-) -> Tensor:
+def resample(x: Tensor, from_stride: float, to_stride: float, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
     """Bring a map from one stride to another without moving it against the image.
 
-    A cell ``i`` of a map of stride ``s`` covers the pixels ``[s * i, s * (i + 1))``. The map is scaled by the ratio of the
-    strides, then cut to the image; it is never stretched to a size, which would shift everything whenever the stride
-    does not divide the image. To a stride of 1 this is the upsampling of logits to pixels.
+    A cell ``i`` of a map of stride ``s`` covers the pixels ``[s * i, s * (i + 1))``. The map is scaled by the ratio of
+    the strides, then cut to the image; it is never stretched to a size, which would shift everything whenever the
+    stride does not divide the image. To a stride of 1 this is the upsampling of logits to pixels.
 
     Args:
         x: Map ``(B, C, ceil(H / from_stride), ceil(W / from_stride))``.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor, nn
 
 from lightning_vision.decoders.base import Decoder
 from lightning_vision.encoders.layers import FCStack, merge_layers
+from lightning_vision.encoders.options import Activation, Initializer, Norm
 from lightning_vision.errors import ConfigError
-from lightning_vision.types import Between, FeatureInfo, OptionsFrom
+from lightning_vision.types import Between, FeatureInfo
 
 
 class ClassifierDecoder(Decoder):
@@ -48,15 +49,11 @@ class ClassifierDecoder(Decoder):
         num_fc_layers: Annotated[int, Between(0)] = 0,
         fc_output_size: Annotated[int, Between(1)] = 256,
         fc_use_bias: bool = True,
-        fc_weights_initializer: Annotated[
-            str | dict[str, Any], OptionsFrom("lightning_vision.encoders.options.initializers")
-        ] = "xavier_uniform",
-        fc_bias_initializer: Annotated[
-            str | dict[str, Any], OptionsFrom("lightning_vision.encoders.options.initializers")
-        ] = "zeros",
-        fc_norm: Literal["batch", "layer"] | None = None,
+        fc_weights_initializer: Initializer | dict[str, Any] = "xavier_uniform",
+        fc_bias_initializer: Initializer | dict[str, Any] = "zeros",
+        fc_norm: Norm | None = None,
         fc_norm_params: dict[str, Any] | None = None,
-        fc_activation: Annotated[str, OptionsFrom("lightning_vision.encoders.options.activations")] | None = "relu",
+        fc_activation: Activation | None = "relu",
         fc_dropout: Annotated[float, Between(0, 1, high_open=True)] = 0.0,
         fc_layers: list[dict[str, Any]] | None = None,
     ) -> None:

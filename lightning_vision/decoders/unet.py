@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from lightning_vision.decoders.base import Decoder, resample
 from lightning_vision.encoders.layers import FCStack, merge_layers
+from lightning_vision.encoders.options import Activation, Initializer, Norm
 from lightning_vision.errors import ConfigError
-from lightning_vision.types import Between, FeatureInfo, OptionsFrom
+from lightning_vision.types import Between, FeatureInfo
 
 # Width of each stage, coarse to fine, as segmentation_models.pytorch has it; a sixth stage and more keep the last.
 DEFAULT_CHANNELS = (256, 128, 64, 32, 16)
@@ -19,9 +20,9 @@ DEFAULT_CHANNELS = (256, 128, 64, 32, 16)
 class UNetDecoder(Decoder):
     """U-Net's expanding path (Ronneberger et al., 2015, https://arxiv.org/abs/1505.04597).
 
-    It starts at the coarsest map. Each stage doubles the resolution (nearest neighbour), joins the encoder's map of that
-    stride where there is one, and runs two 3 x 3 convolutions. Stages end at stride 1; where the last one is coarser,
-    the logits are upsampled once, bilinearly. Any image size works: maps are cut, not stretched.
+    It starts at the coarsest map. Each stage doubles the resolution (nearest neighbour), joins the encoder's map of
+    that stride where there is one, and runs two 3 x 3 convolutions. Stages end at stride 1; where the last one is
+    coarser, the logits are upsampled once, bilinearly. Any image size works: maps are cut, not stretched.
 
     Args:
         info: What the encoder (or the neck) tells about its features.
@@ -57,15 +58,11 @@ class UNetDecoder(Decoder):
         num_fc_layers: Annotated[int, Between(0)] = 0,
         fc_output_size: Annotated[int, Between(1)] = 256,
         fc_use_bias: bool = True,
-        fc_weights_initializer: Annotated[
-            str | dict[str, Any], OptionsFrom("lightning_vision.encoders.options.initializers")
-        ] = "xavier_uniform",
-        fc_bias_initializer: Annotated[
-            str | dict[str, Any], OptionsFrom("lightning_vision.encoders.options.initializers")
-        ] = "zeros",
-        fc_norm: Literal["batch", "layer"] | None = None,
+        fc_weights_initializer: Initializer | dict[str, Any] = "xavier_uniform",
+        fc_bias_initializer: Initializer | dict[str, Any] = "zeros",
+        fc_norm: Norm | None = None,
         fc_norm_params: dict[str, Any] | None = None,
-        fc_activation: Annotated[str, OptionsFrom("lightning_vision.encoders.options.activations")] | None = "relu",
+        fc_activation: Activation | None = "relu",
         fc_dropout: Annotated[float, Between(0, 1, high_open=True)] = 0.0,
         fc_layers: list[dict[str, Any]] | None = None,
     ) -> None:

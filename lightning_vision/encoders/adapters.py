@@ -25,7 +25,7 @@ class AdapterSpec:
 
     type: str = "lora"
     r: int = 8
-    alpha: float = 16
+    alpha: int = 16
     dropout: float = 0.0
     target_modules: tuple[str, ...] | None = None
 
@@ -38,7 +38,7 @@ class AdapterSpec:
         """
         if value is None:
             return None
-        settings = {"type": value} if isinstance(value, str) else dict(value)
+        settings: dict[str, Any] = {"type": value} if isinstance(value, str) else dict(value)
         names = [f.name for f in fields(cls)]
         for key in settings:
             if key not in names:
@@ -56,7 +56,9 @@ class AdapterSpec:
                 override=["encoder.adapter=lora", "encoder.adapter=null"],
             )
         if spec.r < 1 or spec.alpha <= 0 or not 0 <= spec.dropout < 1:
-            raise ConfigError("The adapter is out of range.", given=spec, expected="r >= 1, alpha > 0, 0 <= dropout < 1")
+            raise ConfigError(
+                "The adapter is out of range.", given=spec, expected="r >= 1, alpha > 0, 0 <= dropout < 1"
+            )
         return spec
 
 
@@ -81,7 +83,9 @@ def attach_adapter(encoder: nn.Module, spec: AdapterSpec) -> None:
     try:
         inject_adapter_in_model(config, encoder)
     except ValueError as error:
-        raise ConfigError(f"The adapter does not fit the encoder: {error}", given=f"target_modules={targets}") from error
+        raise ConfigError(
+            f"The adapter does not fit the encoder: {error}", given=f"target_modules={targets}"
+        ) from error
     for name, parameter in encoder.named_parameters():
         parameter.requires_grad_("lora_" in name)
     encoder.train(encoder.training)

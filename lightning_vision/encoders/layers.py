@@ -68,7 +68,10 @@ def make_norm(kind: str | None, num_channels: int, params: Mapping[str, Any] | N
     for key in params or {}:
         if key not in known:
             raise ConfigError(
-                f"The norm {kind} has no such parameter.", given=key, expected=listed(known), nearest=nearest(key, known)
+                f"The norm {kind} has no such parameter.",
+                given=key,
+                expected=listed(known),
+                nearest=nearest(key, known),
             )
     return classes[kind](num_channels, **(params or {}))
 
@@ -136,7 +139,9 @@ class FCStack(nn.Sequential):
                 make_activation(layer["activation"]),
                 nn.Dropout(layer["dropout"]),
             ]
-            modules += [m for m in parts if not isinstance(m, nn.Identity) and not (isinstance(m, nn.Dropout) and m.p == 0)]
+            modules += [
+                m for m in parts if not isinstance(m, nn.Identity) and not (isinstance(m, nn.Dropout) and m.p == 0)
+            ]
             in_features = size
         super().__init__(*modules)
         self.out_features = in_features

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Literal, get_args
 
-ACTIVATIONS = (
+Activation = Literal[
     "elu",
     "leakyRelu",
     "logSigmoid",
@@ -29,9 +28,8 @@ ACTIVATIONS = (
     "reglu",
     "sparsemax",
     "entmax15",
-)
-
-INITIALIZERS = (
+]
+Initializer = Literal[
     "constant",
     "dirac",
     "eye",
@@ -46,14 +44,10 @@ INITIALIZERS = (
     "xavier_normal",
     "xavier_uniform",
     "zeros",
-)
+]
+Norm = Literal["batch", "layer"]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+PoolFunction = Literal["max", "average", "avg", "mean"]
 
-
-def activations(node: Mapping[str, Any]) -> list[str]:
-    """Return the names of all activation functions; null means none."""
-    return list(ACTIVATIONS)
-
-
-def initializers(node: Mapping[str, Any]) -> list[str]:
-    """Return the names of all initializers."""
-    return list(INITIALIZERS)
+ACTIVATIONS: tuple[str, ...] = get_args(Activation)
+INITIALIZERS: tuple[str, ...] = get_args(Initializer)

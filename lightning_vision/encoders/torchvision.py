@@ -36,8 +36,8 @@ class TorchvisionEncoder(Encoder):
         use_pretrained: Load the pretrained weights of TorchVision (or those of ``weights``); false: random weights.
         weights: Local file (``.safetensors``, ``.pth``) or folder in TorchVision's layout, used in place of a download.
         model_cache_dir: Folder for downloads. None: torch's own, ``$TORCH_HOME/hub/checkpoints``.
-        saved_weights_in_checkpoint: None or true: a checkpoint holds the weights. False (frozen and pretrained only): it
-            holds their digest and origin.
+        saved_weights_in_checkpoint: None or true: a checkpoint holds the weights. False (frozen and pretrained only):
+            it holds their digest and origin.
         trainable: False freezes the encoder.
         skip: Leave the encoder out: the image itself is the only map.
         adapter: None, ``lora`` or ``{type: lora, r: 8, alpha: 16, dropout: 0.0}``.

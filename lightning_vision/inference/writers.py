@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -20,9 +21,10 @@ from lightning_vision.reports.palette import IGNORED
 from lightning_vision.reports.sheet import overlay
 
 TABLE = "predictions.csv"
+_JPEG_LIMIT = 65500  # longest side that libjpeg writes
 
 
-class _TableWriter:
+class _TableWriter(ABC):
     """A CSV that grows row by row under ``predictions.csv.partial`` and gets its name when all rows are there.
 
     Each row is flushed, so that the partial file, which stays after an error, holds every row up to it.
@@ -44,8 +46,9 @@ class _TableWriter:
         self._rows = csv.writer(self._file, lineterminator="\n")
         self._started = False
 
+    @abstractmethod
     def _header(self) -> list[str]:
-        raise NotImplementedError
+        """Names of the columns."""
 
     def _write_row(self, row: Sequence[str]) -> None:
         if self._file.closed:
@@ -146,7 +149,8 @@ class LabelWriter(_TableWriter):
 class MaskWriter(_TableWriter):
     """Writes a palette PNG for each mask, an overlay on its image, and ``predictions.csv``.
 
-    ``masks/`` holds PNGs of mode P whose index is the class; ``overlays/`` JPEGs. Sub-folders below ``root`` are
+    ``masks/`` holds PNGs of mode P whose index is the class; ``overlays/`` JPEGs (PNGs
+    beyond 65500 pixels a side). Sub-folders below ``root`` are
     mirrored. Two images of one name (``a.jpg`` and ``a.png``) give two masks: the later keeps its suffix
     (``a.png.png``), then a number. The table has ``path,mask,overlay`` (the last two relative to the folder, with
     slashes) and ``share_<class>``, the share of the pixels of each class. Use it as a context manager.
@@ -158,6 +162,8 @@ class MaskWriter(_TableWriter):
         overlays: Write overlays too.
         root: Folder that the sub-folders are taken below; images outside it, and all images where it is None, are
             written without sub-folders.
+        ignore_index: Mask value of pixels without a prediction, such as those that a crop cut away; None is 255. They
+            keep that value in the mask, show the image alone in the overlay, and count for no class's share.
 
     Raises:
         DataError: The folder cannot be made or written, or the disk is full.
@@ -170,6 +176,7 @@ class MaskWriter(_TableWriter):
         palette: Sequence[Sequence[int]],
         overlays: bool = True,
         root: Path | None = None,
+        ignore_index: int | None = None,
     ) -> None:
         if len(palette) != len(class_names) or len(class_names) > 256:
             raise ValueError(f"{len(class_names)} classes (at most 256) need as many colours, got {len(palette)}")
@@ -179,6 +186,8 @@ class MaskWriter(_TableWriter):
         self.root = None if root is None else Path(os.path.abspath(root))
         # All 256 entries: Pillow packs a shorter palette into fewer bits a pixel than other readers may expect.
         self._png_palette = [v for c in (*self.palette, *[IGNORED] * (256 - len(self.palette))) for v in c]
+        # With 256 classes no value is left to mark a pixel without a prediction.
+        self.unpredicted = 255 if ignore_index is None and len(class_names) < 256 else ignore_index
         self._owners: dict[str, str] = {}
 
     def _header(self) -> list[str]:
@@ -198,14 +207,19 @@ class MaskWriter(_TableWriter):
             Path of the mask, and of the overlay or None.
 
         Raises:
-            ValueError: The mask is not two-dimensional uint8, or holds a value that is no class.
+            ValueError: The mask is not two-dimensional uint8, or holds a value that is neither a class nor the mark of
+                pixels without a prediction.
             DataError: The image cannot be read or has another size, or a file cannot be written.
         """
         if mask.ndim != 2 or mask.dtype != np.uint8 or not mask.size:
             raise ValueError(f"a mask is uint8 (H, W), got {mask.dtype} {mask.shape}: {path}")
-        counts = np.bincount(mask.ravel(), minlength=len(self.class_names))
-        if len(counts) > len(self.class_names):
-            raise ValueError(f"mask value {len(counts) - 1} is no class of {len(self.class_names)}: {path}")
+        counts = np.bincount(mask.ravel(), minlength=256)
+        if self.unpredicted is not None:
+            counts[self.unpredicted] = 0
+        counts, others = np.split(counts, [len(self.class_names)])
+        if others.any():
+            value = len(counts) + int(others.argmax())
+            raise ValueError(f"mask value {value} is no class of {len(self.class_names)}: {path}")
         name = self._name(Path(path))
         mask_path = self.folder / "masks" / f"{name}.png"
         picture = Image.fromarray(np.ascontiguousarray(mask))
@@ -214,10 +228,12 @@ class MaskWriter(_TableWriter):
             picture.save(temporary, format="PNG")
         overlay_path = None
         if self.overlays:
-            overlay_path = self.folder / "overlays" / f"{name}.jpg"
-            blended = Image.fromarray(overlay(self._image(path, mask, image), mask, self.palette))
+            jpeg = max(mask.shape) <= _JPEG_LIMIT
+            overlay_path = self.folder / "overlays" / f"{name}{'.jpg' if jpeg else '.png'}"
+            pixels = overlay(self._image(path, mask, image), mask, self.palette, self.unpredicted)
+            blended = Image.fromarray(pixels)
             with whole_file(overlay_path) as temporary:
-                blended.save(temporary, format="JPEG", quality=90)
+                blended.save(temporary, **({"format": "JPEG", "quality": 90} if jpeg else {"format": "PNG"}))
         shares = [f"{count / mask.size:.6g}" for count in counts]
         files = [p.relative_to(self.folder).as_posix() if p else "" for p in (mask_path, overlay_path)]
         self._write_row([str(path), *files, *shares])

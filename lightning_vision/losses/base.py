@@ -19,8 +19,8 @@ class Loss(nn.Module):
         ignore_index: Target value that counts for nothing, or None.
 
     Attributes:
-        tasks: The tasks that the loss serves: ``classification`` (logits ``(B, C)``, target ``(B,)``) and ``segmentation``
-            (logits ``(B, C, H, W)``, target ``(B, H, W)``).
+        tasks: The tasks that the loss serves: ``classification`` (logits ``(B, C)``, target ``(B,)``) and
+            ``segmentation`` (logits ``(B, C, H, W)``, target ``(B, H, W)``).
     """
 
     injected: ClassVar[tuple[str, ...]] = ("num_classes", "class_names", "ignore_index")

@@ -39,7 +39,8 @@ class SoftmaxCrossEntropyLoss(Loss):
         confidence_penalty: Weight of the penalty on predictions of low entropy; for noisy labels.
         class_similarities: Similarity of every pair of classes, ``c`` lists of ``c`` numbers; used if the temperature
             is above 0.
-        class_similarities_temperature: The supervision of class ``k`` is ``softmax(class_similarities[k] / temperature)``.
+        class_similarities_temperature: The supervision of class ``k`` is ``softmax(class_similarities[k] /
+            temperature)``.
         label_smoothing: Share of the supervision that is spread evenly over all classes, in [0, 1).
 
     Raises:
@@ -78,11 +79,7 @@ class SoftmaxCrossEntropyLoss(Loss):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits ``(B, C)`` or ``(B, C, H, W)`` and class ids ``(B,)`` or ``(B, H, W)``."""
         soft = self.supervision is not None or (self.label_smoothing > 0 and self.class_weights is not None)
-        if soft or self.confidence_penalty:
-            loss = self._general(logits, target)
-        else:
-            loss = self._plain(logits, target)
-        return self.weight * loss
+        return self.weight * (self._general if soft or self.confidence_penalty else self._plain)(logits, target)
 
     def _plain(self, logits: Tensor, target: Tensor) -> Tensor:
         """Hard targets, or smoothed ones without class weights: torch's own kernel."""

@@ -179,7 +179,7 @@ def _panels(series: dict[str, Series], monitor: str) -> dict[str, list[str]]:
     panels: dict[str, list[str]] = {"loss": [], "metrics": [], "learning rate": []}
     for name in series:
         stage, _, rest = name.partition("/")
-        if stage.startswith("lr-") or name == "lr":
+        if stage == "lr" or stage.startswith("lr-"):
             panels["learning rate"].append(name)
         elif stage not in ("train", "val") and name != monitor:
             continue
@@ -217,12 +217,11 @@ def _draw_panel(ax: Axes, title: str, lines: dict[str, Series]) -> None:
     ax.grid(True, color="#DDDDDD", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
-    # Names have a "$" or a leading underscore only by accident: neither mathematics nor a hidden entry.
     legend = ax.legend(
         fontsize=8, framealpha=0.85, edgecolor="none", loc="lower right" if title == "metrics" else "upper right"
     )
     for text in legend.get_texts():
-        text.set_parse_math(False)
+        text.set_parse_math(False)  # a "$" in a name is no formula
 
 
 def _share_epochs(axes: Any, lines: list[Series]) -> None:

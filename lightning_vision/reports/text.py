@@ -34,7 +34,7 @@ def _drawable_codes() -> frozenset[int]:
     from matplotlib.ft2font import FT2Font
 
     regular, bold = (set(FT2Font(str(font_path(b))).get_charmap()) for b in (False, True))
-    return frozenset(code for code in regular & bold if code >= 32)
+    return frozenset(regular & bold)
 
 
 def drawable(text: str) -> str:

@@ -1,0 +1,276 @@
+"""What all sources share: from raw rows to a checked SampleIndex."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_vision.data.class_names import check_coverage, encode_labels, read_class_names
+from lightning_vision.data.index import PackedStrings, Problem, SampleIndex
+from lightning_vision.data.mask_values import mask_target, scan_masks
+from lightning_vision.data.splits import split_by_fraction
+from lightning_vision.errors import ConfigError, DataError, VisionError
+from lightning_vision.types import TargetKind, TargetSpec
+
+
+class Problems:
+    """Errors are raised at once if reading is strict, and collected otherwise; warnings and notes are collected."""
+
+    def __init__(self, strict: bool) -> None:
+        self.strict = strict
+        self.found: list[Problem] = []
+
+    def error(self, error: VisionError) -> None:
+        """Raise the error, or note it."""
+        if self.strict:
+            raise error
+        self.found.append(Problem("error", str(error)))
+
+    def warn(self, message: str) -> None:
+        """Note something that is probably wrong but does not stop a run."""
+        self.found.append(Problem("warning", message))
+
+    def note(self, message: str) -> None:
+        """Note something worth knowing."""
+        self.found.append(Problem("note", message))
+
+
+class Source(ABC):
+    """Where samples come from. Constructor arguments are the keys of the YAML file."""
+
+    injected: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def read(self, wanted: TargetKind | None, seed: int, strict: bool = True) -> SampleIndex:
+        """Read the index of all samples.
+
+        Args:
+            wanted: The target that the decoder needs; None = images alone.
+            seed: Of the random split, where the data bring none.
+            strict: Raise the first error. False collects errors in ``index.problems`` and leaves unusable rows out.
+
+        Raises:
+            ConfigError: A setting does not go with the data.
+            DataError: The data are wrong.
+        """
+
+
+@dataclass
+class RawSamples:
+    """Rows as a source finds them, before labels are numbered and files looked for.
+
+    Args:
+        image: Absolute path of every image.
+        name: What tells a row apart wherever the data lie (a relative path); orders the random split.
+        target: Label text, or absolute path of the mask; None if only images are wanted.
+        kind: What ``target`` is.
+        split: uint8 ``(N,)``, or None for a random split.
+        row: Row number in the file, for messages, or None.
+        origin: The file or folder.
+        folder: Where a relative ``class_names`` file is looked for.
+    """
+
+    image: PackedStrings
+    name: PackedStrings
+    target: PackedStrings | None
+    kind: TargetKind | None
+    split: npt.NDArray[np.uint8] | None
+    row: npt.NDArray[np.int64] | None
+    origin: str
+    folder: str
+
+    def where(self, i: int) -> str:
+        """Say where row i comes from."""
+        return self.name[i] if self.row is None else f"row {self.row[i]}"
+
+
+@dataclass
+class TargetSettings:
+    """The settings that every source has for its targets and its random split."""
+
+    class_names: str | Sequence[str] | None
+    num_classes: int | None
+    ignore_index: int | None
+    mask_values: Literal["auto", "index", "binary"]
+    val_fraction: float
+    test_fraction: float
+
+
+def build_index(raw: RawSamples, settings: TargetSettings, seed: int, problems: Problems) -> SampleIndex:
+    """Check the files, number the labels, split, and find out what masks mean."""
+    if not len(raw.image):
+        problems.error(DataError(f"{raw.origin}: no samples"))
+    _check_files(raw, "image", raw.image, problems)
+    names = None if raw.target is None else read_class_names(settings.class_names, raw.folder)
+    label, target = None, None
+    if raw.kind == "label" and raw.target is not None:
+        label, classes = encode_labels(raw.target, raw.where, names, settings.num_classes, problems.error)
+        target = TargetSpec("label", classes)
+    split = _split(raw, label, settings, seed, problems)
+    mask = None
+    if raw.kind == "mask" and raw.target is not None:
+        mask = raw.target
+        _check_files(raw, "mask", mask, problems)
+        target = _mask_target(mask, split, names, settings, problems)
+    elif label is not None and target is not None:
+        by_user = settings.class_names is not None or settings.num_classes is not None
+        check_coverage(label, split, target.class_names, by_user, problems.error, problems.warn)
+        _two_labels(raw, label, target, problems)
+    _across_splits(raw, split, problems)
+    index = SampleIndex(raw.image, split, label, mask, target, raw.origin, tuple(problems.found))
+    if label is not None and (label < 0).any():
+        index = index.take(np.flatnonzero(label >= 0))
+    return index
+
+
+def _split(
+    raw: RawSamples, label: npt.NDArray[np.int32] | None, settings: TargetSettings, seed: int, problems: Problems
+) -> npt.NDArray[np.uint8]:
+    if raw.split is None:
+        return split_by_fraction(list(raw.name), label, settings.val_fraction, settings.test_fraction, seed)
+    counts = np.bincount(raw.split, minlength=3)
+    if counts[0] >= 2 and not counts[1] and settings.val_fraction > 0:
+        # Every fit needs a val split; a held-out test split is the user's own decision.
+        train = np.flatnonzero(raw.split == 0)
+        names = [raw.name[int(i)] for i in train]
+        drawn = split_by_fraction(names, None if label is None else label[train], settings.val_fraction, 0.0, seed)
+        if not drawn.any():
+            drawn[-1] = 1
+        split = raw.split.copy()
+        split[train] = drawn
+        problems.note(f"no val split: {int((drawn == 1).sum())} of {len(train)} training samples became val")
+        return split
+    return raw.split
+
+
+def _mask_target(
+    mask: PackedStrings,
+    split: npt.NDArray[np.uint8],
+    names: tuple[str, ...] | None,
+    settings: TargetSettings,
+    problems: Problems,
+) -> TargetSpec | None:
+    rows = np.flatnonzero(split == 0).astype(np.int64)
+    scan = scan_masks(mask, rows if len(rows) else np.arange(len(mask), dtype=np.int64))
+    for _, message in scan.errors:
+        problems.error(DataError(message))
+    if len(scan.errors) == len(scan.rows):
+        return None
+    try:
+        return mask_target(
+            scan, mask, names, settings.num_classes, settings.ignore_index, settings.mask_values
+        )  # fmt: skip
+    except VisionError as error:
+        problems.error(error)
+        return None
+
+
+def missing_files(paths: PackedStrings) -> list[int]:
+    """Rows whose file does not exist; every directory is listed once instead of asking for each file."""
+    listing: dict[str, frozenset[str]] = {}
+    missing = []
+    for i, path in enumerate(paths):
+        folder, name = os.path.split(path)
+        if folder not in listing:
+            try:
+                with os.scandir(folder or ".") as entries:
+                    listing[folder] = frozenset(entry.name for entry in entries)
+            except OSError:
+                # No such folder, or one that may be entered but not listed: the question below decides.
+                listing[folder] = frozenset()
+        # A file system may know a name in another spelling (case, unicode form).
+        if name not in listing[folder] and not os.path.exists(path):
+            missing.append(i)
+    return missing
+
+
+def _check_files(raw: RawSamples, column: str, paths: PackedStrings, problems: Problems) -> None:
+    missing = missing_files(paths)
+    if missing:
+        shown = "; ".join(f"{raw.where(i)}: {paths[i]}" for i in missing[:5])
+        more = f" … and {len(missing) - 5} more" if len(missing) > 5 else ""
+        override = [f"data.root=FOLDER  (relative {column} paths start there)"] if raw.row is not None else []
+        problems.error(
+            DataError(
+                f"{raw.origin}: {len(missing)} of {len(paths)} {column} files do not exist",
+                given=shown + more,
+                override=override,
+            )
+        )
+
+
+def _repeats(paths: PackedStrings) -> Iterator[list[int]]:
+    """Groups of rows with the same path."""
+    first: dict[int, int | list[int]] = {}
+    for i, path in enumerate(paths):
+        key = hash(path)
+        other = first.setdefault(key, i)
+        if isinstance(other, list):
+            other.append(i)
+        elif other != i:
+            first[key] = [other, i]
+    for rows in first.values():
+        if isinstance(rows, list):
+            by_path: dict[str, list[int]] = {}
+            for i in rows:
+                by_path.setdefault(paths[i], []).append(i)
+            yield from (group for group in by_path.values() if len(group) > 1)
+
+
+def _two_labels(raw: RawSamples, label: npt.NDArray[np.int32], target: TargetSpec, problems: Problems) -> None:
+    found = [rows for rows in _repeats(raw.image) if len({int(label[i]) for i in rows}) > 1]
+    if found:
+        shown = "; ".join(
+            f"{raw.image[rows[0]]}: " + ", ".join(f"{target.class_names[label[i]]} ({raw.where(i)})" for i in rows)
+            for rows in found[:5]
+        )
+        problems.warn(f"{len(found)} images have different labels in different rows: {shown}")
+
+
+def _across_splits(raw: RawSamples, split: npt.NDArray[np.uint8], problems: Problems) -> None:
+    found = [rows for rows in _repeats(raw.image) if len({int(split[i]) for i in rows}) > 1]
+    if found:
+        shown = "; ".join(f"{raw.image[rows[0]]} ({', '.join(raw.where(i) for i in rows)})" for rows in found[:5])
+        problems.warn(f"{len(found)} images are in more than one split: {shown}")
+
+
+def wrong_kind(wanted: TargetKind, found: TargetKind, origin: str, what: str) -> ConfigError:
+    """The error for a decoder that wants the other kind of target."""
+    decoder, other = ("classifier", "unet") if wanted == "label" else ("unet", "classifier")
+    needs = {"label": "one label an image", "mask": "a mask an image"}
+    return ConfigError(
+        f"{origin}: the decoder needs {needs[wanted]}, the data hold {needs[found]}",
+        given=f"{what}, and a decoder such as decoder={decoder}",
+        expected=f"a decoder for {found}s, or data with {wanted}s",
+        override=[f"decoder={other}", f"data.target={'label' if wanted == 'label' else 'mask'}"],
+    )
+
+
+def cache_folder(name: str) -> str:
+    """Return ``<cache>/<name>``, made if needed: below ``LIGHTNING_VISION_CACHE``, else the user's cache folder.
+
+    Where that cannot be written, a folder of the user below the system's temporary folder is taken, with a printed note.
+    """
+    base = os.environ.get("LIGHTNING_VISION_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "lightning_vision"
+    )
+    wanted = os.path.join(os.path.expanduser(base), name)
+    try:
+        os.makedirs(wanted, exist_ok=True)
+        if os.access(wanted, os.W_OK | os.X_OK):
+            return wanted
+        why = "no permission to write"
+    except OSError as error:
+        why = error.strerror or str(error)
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    fallback = os.path.join(tempfile.gettempdir(), f"lightning_vision-{user}", name)
+    os.makedirs(fallback, mode=0o700, exist_ok=True)
+    print(f"note: {wanted}: {why}; using {fallback} (LIGHTNING_VISION_CACHE chooses another folder)")
+    return fallback

@@ -1,0 +1,257 @@
+"""The way from a config to a trained, tested, reloaded model, from Python, on small generated data."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import lightning_vision as lv
+from lightning_vision import checkpoint as checkpoints
+
+CNN = {"encoder.out_channels": 8, "decoder.channels": [16, 8, 8, 8]}
+STEPS = [
+    "+callbacks.steps._target_=lightning.pytorch.callbacks.ModelCheckpoint",
+    "+callbacks.steps.filename='{step}'",
+    "+callbacks.steps.every_n_train_steps=1",
+    "+callbacks.steps.save_top_k=-1",
+]
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of 40 images with a disc, its mask and its label; 190 x 254 and smaller, PNG and JPEG."""
+    folder = tmp_path_factory.mktemp("shapes")
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(40):
+        height, width = (60, 70) if i % 3 else (47, 81)
+        image = rng.integers(0, 80, (height, width, 3), dtype=np.uint8)
+        y, x = np.mgrid[:height, :width]
+        disc = (y - height / 2) ** 2 + (x - width / 2) ** 2 < (10 + 2 * (i % 5)) ** 2
+        image[disc] = (250, 60, 60) if i % 2 else (60, 60, 250)
+        mask = disc.astype(np.uint8) * (1 + i % 2)
+        mask[:2] = 255
+        name = f"{i}.png" if i % 4 else f"{i}.jpg"
+        Image.fromarray(image).save(folder / name, quality=95)
+        Image.fromarray(mask).save(folder / f"{i}_mask.png")
+        split = "train" if i < 24 else "val" if i < 32 else "test"
+        rows.append([name, f"{i}_mask.png", ("blue", "red")[i % 2], split])
+    with (folder / "index.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "mask", "label", "split"], *rows])
+    return folder / "index.csv"
+
+
+def settings(table: Path, out: Path, **more: Any) -> dict[str, Any]:
+    values = {
+        "data.path": str(table),
+        "data.ignore_index": 255,
+        "data.class_names": ["background", "blue", "red"],
+        "output_dir": str(out),
+        **CNN,
+        **more.pop("values", {}),
+    }
+    return {
+        "encoder": "stacked_cnn",
+        "decoder": "unet",
+        "data": "table",
+        "image_size": [32, 40],
+        "epochs": 2,
+        "batch_size": 8,
+        "overrides": values,
+        **more,
+    }
+
+
+def labels(table: Path, out: Path, **more: Any) -> dict[str, Any]:
+    result = settings(table, out, **more)
+    result["decoder"] = "classifier"
+    result["overrides"] = {
+        k: v
+        for k, v in result["overrides"].items()
+        if k not in ("decoder.channels", "data.ignore_index", "data.class_names")
+    }
+    return result
+
+
+@pytest.fixture(scope="session")
+def trained(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> lv.Result:
+    return lv.fit(**settings(shapes, tmp_path_factory.mktemp("run"), epochs=6, lr=5e-3))
+
+
+def test_the_run_folder_is_complete(trained: lv.Result) -> None:
+    folder = trained.folder
+    for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "plots/curves.png", "plots/confusion.png"):
+        assert (folder / name).stat().st_size > 500, name
+    assert (folder / "plots/predictions.png").stat().st_size > 500
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    assert config["task"] == "segmentation"
+    assert config["image_size"] == [32, 40]
+    assert config["monitor"] == "val/mean_iou"
+    assert "auto" not in {config["task"], config["monitor"], config["encoder_lr_factor"]}
+    assert "# task: " in (folder / "config.yaml").read_text(encoding="utf-8")
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    for key in ("test/mean_iou", "test/mean_iou_original", "test/pixel_accuracy", "test/mean_accuracy", "test/dice"):
+        assert 0 <= metrics[key] <= 1, key
+    assert metrics["test/loss"] > 0
+    assert set(metrics) >= {f"test/iou/{c}" for c in ("background", "blue", "red")}
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == [str(i) for i in range(6)]
+    assert all(math.isfinite(float(row[key])) for row in rows for key in ("train/loss", "val/mean_iou", "lr/head"))
+
+
+def test_it_learned_something_that_the_original_size_agrees_with(trained: lv.Result) -> None:
+    # Discs of two colours on a dark ground: a network that ignores the image cannot exceed a third.
+    assert trained.metrics["test/mean_iou"] > 0.5
+    assert trained.metrics["test/mean_iou_original"] == pytest.approx(trained.metrics["test/mean_iou"], abs=0.1)
+
+
+def test_reload_predicts_the_same_to_the_last_bit(trained: lv.Result) -> None:
+    module = lv.load(trained.checkpoint)
+    image = torch.randint(0, 255, (2, 3, 47, 61), dtype=torch.uint8)
+    with torch.no_grad():
+        assert torch.equal(module(image), trained.module.eval()(image))
+    assert module.task.target.class_names == ("background", "blue", "red")
+    assert not module.training
+
+
+def test_test_action_gives_the_figures_of_the_fit(trained: lv.Result, tmp_path: Path) -> None:
+    again = lv.test(trained.checkpoint, overrides={"output_dir": str(tmp_path)})
+    for key, value in again.metrics.items():
+        assert value == pytest.approx(trained.metrics[key], abs=1e-6, nan_ok=True), key
+    assert (tmp_path / "metrics.json").is_file()
+
+
+def test_prediction_has_each_images_own_size(trained: lv.Result, shapes: Path) -> None:
+    paths = [str(shapes.parent / n) for n in ("0.jpg", "1.png", "3.png")]
+    found = lv.predict(trained.checkpoint, paths)
+    sizes = [Image.open(p).size[::-1] for p in paths]
+    assert [p.mask.shape for p in found] == sizes
+    assert all(p.mask.dtype == np.uint8 and p.mask.max() <= 2 for p in found)
+    array = np.array(Image.open(paths[1]))
+    from_array, from_pil = lv.predict(trained.checkpoint, [array, Image.fromarray(array)])
+    assert np.array_equal(from_array.mask, found[1].mask)
+    assert np.array_equal(from_pil.mask, found[1].mask)
+
+
+def test_classification_from_the_same_table(shapes: Path, tmp_path: Path) -> None:
+    result = lv.fit(**labels(shapes, tmp_path, epochs=3, lr=5e-3))
+    assert set(result.metrics) >= {"test/accuracy", "test/accuracy_macro", "test/accuracy/red", "test/f1/blue"}
+    assert result.module.task.target.class_names == ("blue", "red")
+    (one,) = lv.predict(result.module, str(shapes.parent / "1.png"))
+    assert one.label in ("blue", "red")
+    assert one.probabilities.sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("step", [2, 3, 4], ids=["mid-epoch", "last batch of an epoch", "first batch of the next"])
+def test_resume_continues_exactly(shapes: Path, tmp_path: Path, step: int) -> None:
+    words = [*STEPS, f"+callbacks.steps.dirpath='{tmp_path / 'steps'}'", "+encoder.conv_dropout=0.3"]
+    words[-1] = "encoder.conv_dropout=0.3"
+    whole = settings(shapes, tmp_path / "whole", augmentation="flip")
+    lv.fit(words, **whole)
+    part = settings(shapes, tmp_path / "part", augmentation="flip")
+    part["checkpoint"] = str(tmp_path / "steps" / f"step={step}.ckpt")
+    words[-2] = f"+callbacks.steps.dirpath='{tmp_path / 'more'}'"
+    lv.fit(words, **part)
+    a, b = (checkpoints.read(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "part"))
+    assert a["global_step"] == b["global_step"] == 6
+    for key, value in a["state_dict"].items():
+        assert torch.equal(value, b["state_dict"][key]), key
+    left, right = (c["optimizer_states"][0]["state"] for c in (a, b))
+    for parameter, state in left.items():
+        assert all(torch.equal(state[k], right[parameter][k]) for k in state)
+
+
+def test_a_frozen_encoder_does_not_move(shapes: Path, tmp_path: Path) -> None:
+    config = settings(shapes, tmp_path, values={"encoder.conv_norm": "batch", "encoder.trainable": False})
+    del config["overrides"]["decoder.channels"]
+    config["encoder"] = "unet"
+    config["overrides"] = {k: v for k, v in config["overrides"].items() if k != "encoder.out_channels"}
+    config["overrides"]["encoder.base_channels"] = 4
+    module, _ = lv.build(**config)
+    before = {k: v.clone() for k, v in module.encoder.state_dict().items()}
+    after = lv.fit(**config).module.encoder.state_dict()
+    assert all(torch.equal(v, after[k]) for k, v in before.items())
+
+
+def test_bfloat16_autocast_trains(shapes: Path, tmp_path: Path) -> None:
+    config = settings(shapes, tmp_path, values={"trainer.precision": "bf16-mixed"})
+    result = lv.fit(**config)
+    assert math.isfinite(result.metrics["test/loss"])
+    assert all(p.dtype == torch.float32 for p in result.module.parameters())
+
+
+def test_early_stopping_ends_the_run(shapes: Path, tmp_path: Path) -> None:
+    config = settings(shapes, tmp_path, epochs=30, values={"callbacks.early_stopping.patience": 1, "lr": 1e-12})
+    result = lv.fit(**config)
+    assert result.metrics["epochs"] < 30
+
+
+@pytest.mark.parametrize("mode", ["eager", "lazy_cached"])
+def test_decode_modes_train_to_the_same_weights(shapes: Path, tmp_path: Path, mode: str) -> None:
+    runs = {}
+    for name in ("lazy", mode):
+        values = {"preprocessing.mode": name, "preprocessing.lazy_cache_dir": str(tmp_path / "cache")}
+        runs[name] = lv.fit(**settings(shapes, tmp_path / name, values=values)).module.state_dict()
+    assert all(torch.equal(value, runs[mode][key]) for key, value in runs["lazy"].items())
+
+
+def test_a_checkpoint_without_its_frozen_encoder(shapes: Path, tmp_path: Path) -> None:
+    values = {
+        "encoder.model_name": "test_resnet",
+        "encoder.use_pretrained": False,
+        "encoder.trainable": False,
+        "encoder.saved_weights_in_checkpoint": False,
+    }
+    config = settings(shapes, tmp_path, encoder="timm", values=values)
+    del config["overrides"]["encoder.out_channels"]
+    with pytest.raises(lv.ConfigError, match="saved_weights_in_checkpoint"):
+        lv.fit(**config)
+
+
+def test_other_classes_are_refused(trained: lv.Result, shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(lv.CheckpointError, match="background"):
+        lv.test(
+            trained.checkpoint,
+            data="table",
+            overrides={
+                "data.path": str(shapes),
+                "data.ignore_index": 255,
+                "data.class_names": ["background", "red", "blue"],
+                "output_dir": str(tmp_path),
+            },
+        )
+
+
+def test_arrays_train_without_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    bright = [rng.integers(128, 255, (24, 24, 3), dtype=np.uint8) for _ in range(20)]
+    dark = [rng.integers(0, 127, (24, 24, 3), dtype=np.uint8) for _ in range(20)]
+    result = lv.fit(
+        encoder="stacked_cnn",
+        decoder="classifier",
+        data=(bright + dark, ["bright"] * 20 + ["dark"] * 20),
+        epochs=3,
+        overrides={"output_dir": str(tmp_path)},
+    )
+    assert result.module.task.target.class_names == ("bright", "dark")
+    found = lv.predict(result.module, [bright[0], dark[0]])
+    assert len(found) == 2
+
+
+def test_odd_characters_in_paths(shapes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "a b, c=(ü) 'x'"
+    folder.mkdir()
+    for file in shapes.parent.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    result = lv.fit(**settings(folder / "index.csv", folder / "run", epochs=1))
+    assert lv.test(str(result.checkpoint), overrides={"output_dir": str(tmp_path / "t")}).metrics["test/loss"] > 0
