@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ _shown: set[int] = set()  # errors of a sweep that were printed when they happen
 def main() -> None:
     """Run the command line. A mistake that a user can mend ends in a message and exit code 2."""
     asked_for_traceback = os.environ.get(_FULL_ERROR) == "1"
+    gc.disable()  # until the run begins: collecting among parsed files costs a quarter of an answer's time
     try:
         _run()
     except VisionError as error:
@@ -30,6 +32,8 @@ def main() -> None:
         if id(error) not in _shown:
             print(error, file=sys.stderr)
         sys.exit(2)
+    finally:
+        gc.enable()
 
 
 def _run() -> None:
@@ -81,6 +85,7 @@ def _run_hydra(overrides: list[str]) -> None:
 
 def task(cfg: DictConfig) -> float | None:
     """Check one composed config and carry out its action. Returns the figure that a sweep optimises."""
+    gc.enable()
     with _environment(_given):
         try:
             from lightning_vision.checks import check

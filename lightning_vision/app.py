@@ -150,7 +150,7 @@ def test(model: str | Path | VisionModule, config: DictConfig | Sequence[str] | 
     if other_data:
         settings["data"] = with_trained_classes(settings["data"], trained, keys)
     index = read_index(settings["data"], trained.kind, settings["seed"])
-    assert index.target is not None  # noqa: S101 - a source asked for a kind of target returns one or raises
+    assert index.target is not None
     require_same_target(trained, index.target, index.origin)
     split = "test"
     if other_data and not index.is_split:

@@ -88,7 +88,7 @@ def _check_root(root: Mapping[str, Any], choices: Mapping[str, Any]) -> None:
 
 def _no_part(group: str, value: Any) -> ConfigError:
     options = options_of(group)
-    word = nearest(str(value), options) or default_of(group)
+    word = (nearest(value, options) if isinstance(value, str) else None) or default_of(group)
     return ConfigError(
         f"{group} is not a part that can be built",
         given=override(group, value),

@@ -206,7 +206,9 @@ class VisionModule(LightningModule):
         computed = scores.compute()
         self.results[split] = computed
         figures = self.task.figures(computed) | dict(extra or {})
-        row = {f"{split}/loss": computed["loss"].float()} | {f"{split}/{k}": torch.tensor(v) for k, v in figures.items()}
+        row = {f"{split}/loss": computed["loss"].float()} | {
+            f"{split}/{k}": torch.tensor(v) for k, v in figures.items()
+        }
         # The counts are summed over ranks already; the mean over equal values only satisfies Lightning's check.
         self.log_dict(row, sync_dist=True)
         scores.reset()

@@ -103,4 +103,9 @@ def override(key: str, value: Any) -> str:
     # A path is quoted for Hydra by quote_path; an integer's underscores are dropped where names are compared.
     as_it_is = isinstance(value, str) and value and (is_path_key(key) or re.fullmatch(r"[1-9][\d_]*", value))
     word = f"{key}={value if as_it_is else grammar(value)}"
+    return for_shell(word)
+
+
+def for_shell(word: str) -> str:
+    """Quote a word for a shell, in double quotes if it has single ones, because that can be read."""
     return f'"{word}"' if "'" in word and not set('"$`!\\') & set(word) else shlex.quote(word)

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_vision.config import conf_dir, options_of, instantiate
+from lightning_vision.config import conf_dir, instantiate, options_of
 from lightning_vision.data.geometry import infer_geometry
 from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.preprocessing import Preprocessing
@@ -75,7 +75,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> Plan:
     _encoder_weights(config["encoder"])
     _monitor(config, index, task, reasons)
     _encoder_lr(config, reasons)
-    assert index.target is not None  # noqa: S101 - a source asked for a kind of target returns one or raises
+    assert index.target is not None
     return Plan(config, reasons, task, index, index.target, geometry, preprocessing)
 
 
@@ -177,7 +177,10 @@ def _encoder_weights(node: Mapping[str, Any]) -> None:
             "encoder.saved_weights_in_checkpoint=false would lose the encoder's weights.",
             given=f"trainable={node.get('trainable', True)}, use_pretrained={node.get('use_pretrained', False)}",
             expected="a frozen encoder with pretrained weights, which can be had again from where they came from",
-            override=["encoder.saved_weights_in_checkpoint=null", "encoder.trainable=false encoder.use_pretrained=true"],
+            override=[
+                "encoder.saved_weights_in_checkpoint=null",
+                "encoder.trainable=false encoder.use_pretrained=true",
+            ],
         )
 
 

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -51,8 +51,10 @@ def announce(plan: Plan, module: VisionModule, data: VisionDataModule) -> None:
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     names = [type(part).__name__ for part in (module.encoder, module.neck, module.decoder) if part is not None]
     print(f"data   {plan.index.origin}: {counts['train']} train, {counts['val']} val, {counts['test']} test")
-    print(f"       {geometry.height} x {geometry.width} pixels, {geometry.num_channels} channels, "
-          f"{target.num_classes} classes")
+    print(
+        f"       {geometry.height} x {geometry.width} pixels, {geometry.num_channels} channels, "
+        f"{target.num_classes} classes"
+    )
     print(f"model  {' > '.join(names)}: {total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained")
     print(f"run    {plan.config['output_dir']}", flush=True)
 

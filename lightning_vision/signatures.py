@@ -22,6 +22,8 @@ COMPUTED: Final = object()  # the default is an expression that only Python can 
 # Bases that give a class no constructor arguments; parsing torch's Module alone would cost a tenth of a second.
 _PLAIN_BASES = {"object", "Module", "ABC", "Protocol", "Generic", "LightningModule", "LightningDataModule"}
 _MAX_HOPS = 12
+# Their classes have no constants of ours, and their base classes are long to parse.
+_LIBRARIES = {"torch", "torchvision", "lightning", "timm", "transformers"}
 
 
 @dataclass(frozen=True)
@@ -313,6 +315,8 @@ def literal(expr: ast.expr, module: Module) -> Any:
 
 def _constants(node: ast.ClassDef, module: Module, hops: int = 0) -> dict[str, Any]:
     constants: dict[str, Any] = {}
+    if module.name.partition(".")[0] in _LIBRARIES:
+        return constants
     for base in reversed(node.bases):
         if dotted(base).rpartition(".")[2] in _PLAIN_BASES or hops > _MAX_HOPS:
             continue

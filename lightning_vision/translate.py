@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from lightning_vision.checks import NEEDED, plain
 from lightning_vision.errors import ConfigError, listed, nearest
-from lightning_vision.overrides import quote, split
+from lightning_vision.overrides import for_shell, quote, split
 from lightning_vision.searchpath import default_of, groups, options_of
 from lightning_vision.unknown import unknown_key
 
@@ -76,7 +75,7 @@ def _no_option(missing: str, options: Sequence[str] | None, text: str) -> Config
         given=f"{group}={name}",
         expected=listed(valid),
         nearest=word,
-        override=f"{group}={word or (valid or ['OPTION'])[0]}",
+        override=f"{group}={word or default_of(group)}",
     )
 
 
@@ -92,9 +91,9 @@ def _unreadable(word: str) -> ConfigError:
     plus, key, value = parts
     return ConfigError(
         f"The value of {key} cannot be read",
-        given=shlex.quote(word),
+        given=for_shell(word),
         expected="quotes around text with spaces, commas, brackets or other signs",
-        override=shlex.quote(f"{plus}{key}={quote(value)}"),
+        override=for_shell(f"{plus}{key}={quote(value)}"),
     )
 
 
@@ -123,13 +122,13 @@ def _value(word: str) -> Any:
 
 def _ambiguous(word: str) -> ConfigError:
     plus, key, value = split(word) or ("", word, "")
-    many = f"-m {shlex.quote(word)}"
-    one = shlex.quote(f"{plus}{key}=[{value}]")
+    many = f"-m {for_shell(word)}"
+    one = for_shell(f"{plus}{key}=[{value}]")
     return ConfigError(
         f"{key} got several values with commas between them",
         given=word,
         expected="one value; several, one run each, after -m",
-        override=[many] if key in groups() else [one, many, shlex.quote(f"{plus}{key}={quote(value)}")],
+        override=[many] if key in groups() else [one, many, for_shell(f"{plus}{key}={quote(value)}")],
     )
 
 

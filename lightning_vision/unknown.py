@@ -121,7 +121,7 @@ def _working(key: str, value: Any, tree: Mapping[str, Any], plus: bool) -> str:
         return override(f"+{key}", value)
     if "." not in key and isinstance(tree.get(key), Mapping | None) and key in groups():
         options = options_of(key)
-        return f"{key}={value if value in options else nearest(str(value), options) or default_of(key)}"
+        return f"{key}={nearest(str(value), options) or default_of(key)}"
     parameter, node = _parameter(key, tree)
     if parameter is not None:
         kind = kind_of(parameter, node)

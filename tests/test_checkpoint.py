@@ -70,7 +70,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_file_of_weights_alone_is_not_a_checkpoint(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1)}, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match="encoder.weights"):
+    with pytest.raises(CheckpointError, match=r"encoder\.weights"):
         checkpoints.read(tmp_path / "x.pth")
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 import lightning_vision as lv
 from lightning_vision import checkpoint as checkpoints
+from lightning_vision.testing.discs import write_discs
 
 CNN = {"encoder.out_channels": 8, "decoder.channels": [16, 8, 8, 8]}
 STEPS = [
@@ -28,26 +29,7 @@ STEPS = [
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table of 40 images with a disc, its mask and its label; 190 x 254 and smaller, PNG and JPEG."""
-    folder = tmp_path_factory.mktemp("shapes")
-    rng = np.random.default_rng(0)
-    rows = []
-    for i in range(40):
-        height, width = (60, 70) if i % 3 else (47, 81)
-        image = rng.integers(0, 80, (height, width, 3), dtype=np.uint8)
-        y, x = np.mgrid[:height, :width]
-        disc = (y - height / 2) ** 2 + (x - width / 2) ** 2 < (10 + 2 * (i % 5)) ** 2
-        image[disc] = (250, 60, 60) if i % 2 else (60, 60, 250)
-        mask = disc.astype(np.uint8) * (1 + i % 2)
-        mask[:2] = 255
-        name = f"{i}.png" if i % 4 else f"{i}.jpg"
-        Image.fromarray(image).save(folder / name, quality=95)
-        Image.fromarray(mask).save(folder / f"{i}_mask.png")
-        split = "train" if i < 24 else "val" if i < 32 else "test"
-        rows.append([name, f"{i}_mask.png", ("blue", "red")[i % 2], split])
-    with (folder / "index.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["image", "mask", "label", "split"], *rows])
-    return folder / "index.csv"
+    return write_discs(tmp_path_factory.mktemp("discs"))
 
 
 def settings(table: Path, out: Path, **more: Any) -> dict[str, Any]:

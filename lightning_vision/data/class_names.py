@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from lightning_vision.data.index import PackedStrings, SampleIndex
+from lightning_vision.data.index import PackedStrings
 from lightning_vision.errors import ConfigError, DataError, listed, nearest
-from lightning_vision.types import SPLITS, TargetSpec
+from lightning_vision.types import SPLITS
 
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
@@ -34,7 +34,9 @@ def read_class_names(class_names: str | Sequence[object] | None, folder: str) ->
         tried = [os.path.abspath(given), os.path.join(folder, given)]
         path = next((p for p in tried if os.path.isfile(p)), None)
         if path is None:
-            raise ConfigError("data.class_names is no file", given=class_names, expected=" or ".join(dict.fromkeys(tried)))
+            raise ConfigError(
+                "data.class_names is no file", given=class_names, expected=" or ".join(dict.fromkeys(tried))
+            )
         with open(path, encoding="utf-8-sig") as file:
             names = [line.strip() for line in file]
         while names and not names[-1]:
@@ -60,8 +62,8 @@ def encode_labels(
 ) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
     """Turn label texts into class ids.
 
-    With ``class_names`` a text is looked up among them; if that fails and all texts are integers, they are positions
-    in the list. Without, the sorted distinct values are the classes (integers by value, texts by code point), except
+    With ``class_names`` a text is looked up among them; integers are positions in the list if none of the names is a
+    number. Without, the sorted distinct values are the classes (integers by value, texts by code point), except
     that ``num_classes`` and integers within 0 .. num_classes - 1 make every such integer a class, seen or not.
 
     Args:
@@ -93,7 +95,8 @@ def encode_labels(
                 override=["data.num_classes=null", "data.class_names=null"],
             )
         by_name = {name: i for i, name in enumerate(class_names)}
-        if integers and not all(v in by_name for v in distinct):
+        # Names that are numbers themselves are never taken for positions: 1, 2, 3 would silently become 2, 3, none.
+        if integers and not any(_INTEGER.fullmatch(name) for name in class_names):
             by_name = {v: int(v) for v in distinct if 0 <= int(v) < len(class_names)}
         unknown = [v for v in distinct if v not in by_name]
         if unknown:
@@ -103,7 +106,8 @@ def encode_labels(
                 DataError(
                     f"{rows} labels of {len(unknown)} values are not among the {len(class_names)} class names",
                     given=shown + (f" … and {len(unknown) - 5} more" if len(unknown) > 5 else ""),
-                    expected=(f"0 to {len(class_names) - 1}, or " if integers else "") + listed(class_names),
+                    expected=(f"0 to {len(class_names) - 1}, for " if by_name.keys().isdisjoint(class_names) else "")
+                    + listed(class_names),
                     nearest=nearest(unknown[0], class_names),
                     override="data.class_names=null",
                 )
@@ -148,8 +152,7 @@ def check_coverage(
             DataError(
                 "all images have one label, so there is nothing to tell apart",
                 given=listed(names),
-                expected="at least two classes",
-                override="data.target=OTHER_COLUMN",
+                expected="at least two classes in the target column, or two folders of classes",
             )
         )
     for s in (1, 2):
@@ -160,50 +163,9 @@ def check_coverage(
         if listed_by_user:
             warn(message)
         else:
-            report(DataError(message, expected="every class in train", override="data.class_names=classes.txt"))
+            plain = all(_PLAIN.fullmatch(name) for name in names) and len(names) <= 20
+            override = f"data.class_names=[{','.join(names)}]" if plain else "data.class_names=classes.txt"
+            report(DataError(message, expected="every class in train", override=override))
     empty = [names[c] for c in np.flatnonzero(sum(counts) == 0)]
     if empty:
         warn(f"classes without any sample: {listed(empty, 10)}")
-
-
-def align(index: SampleIndex, target: TargetSpec) -> SampleIndex:
-    """Return the index with the class ids of ``target``, as a checkpoint knows them: classes are matched by name.
-
-    Raises:
-        DataError: Another kind of target, or classes that ``target`` does not have.
-    """
-    own = index.target
-    if own is None or own == target:
-        return index
-    if own.kind != target.kind:
-        raise DataError(
-            f"{index.origin}: the target is not what the model was trained for", given=own.kind, expected=target.kind
-        )
-    if own.kind == "mask":
-        # How the files are written may differ (0/255 here, 0/1 there); what the classes mean may not.
-        default = all(n == str(i) for i, n in enumerate(own.class_names)) or own.class_names == BINARY_NAMES
-        if own.num_classes > target.num_classes or not (
-            default or own.class_names == target.class_names[: own.num_classes]
-        ):
-            raise _other_classes(index.origin, own, target)
-        names, palette = target.class_names, target.palette
-        return replace(index, target=replace(own, class_names=names, palette=palette))
-    unknown = [name for name in own.class_names if name not in target.class_names]
-    if unknown:
-        raise _other_classes(index.origin, own, target)
-    assert index.label is not None
-    ids = np.array([target.class_names.index(name) for name in own.class_names], np.int32)
-    return replace(index, label=ids[index.label], target=target)
-
-
-BINARY_NAMES = ("background", "foreground")
-
-
-def _other_classes(origin: str, own: TargetSpec, target: TargetSpec) -> DataError:
-    unknown = [name for name in own.class_names if name not in target.class_names]
-    return DataError(
-        f"{origin}: classes that the model does not know",
-        given=listed(unknown or own.class_names),
-        expected=listed(target.class_names),
-        nearest=nearest(unknown[0], target.class_names) if unknown else None,
-    )

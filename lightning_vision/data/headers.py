@@ -10,9 +10,10 @@ from PIL import Image, UnidentifiedImageError
 
 from lightning_vision.errors import DataError
 
-IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .tga .ico .jp2 .avif .npy".split()
-)
+IMAGE_SUFFIXES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+    ".pnm", ".tga", ".ico", ".jp2", ".avif", ".npy",
+))  # fmt: skip
 
 _ORIENTATION = 0x0112
 _CHANNELS = {"1": 1, "L": 1, "I": 1, "F": 1, "LA": 2, "La": 2, "PA": 4, "RGBA": 4, "RGBa": 4}
@@ -71,7 +72,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     A PNG's EXIF chunk counts if it stands before the pixels, where every writer of note puts it.
 
     Raises:
-        DataError: The file is missing, empty, no image, or larger than Pillow's decompression-bomb limit; with its path.
+        DataError: With the path: missing, empty, no image, or beyond Pillow's limit against decompression bombs.
     """
     path = os.fspath(path)
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -119,6 +119,7 @@ class SampleIndex:
         mask: Absolute path of every mask, or None.
         target: What is predicted, or None when only images were wanted.
         origin: Where the rows come from, for messages.
+        is_split: The data say which sample is in which split; False = drawn by fractions.
         problems: What was found while reading. Strict reading raises errors instead of keeping them here.
     """
 
@@ -128,6 +129,7 @@ class SampleIndex:
     mask: PackedStrings | None = None
     target: TargetSpec | None = None
     origin: str = ""
+    is_split: bool = True
     problems: tuple[Problem, ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -177,8 +179,14 @@ class SampleIndex:
             mask=None if self.mask is None else self.mask.take(rows),
             target=self.target,
             origin=self.origin,
+            is_split=self.is_split,
             problems=self.problems,
         )
+
+    def as_split(self, split: Split) -> SampleIndex:
+        """Return the same samples, all in one split."""
+        part = np.full(len(self), SPLITS.index(split), np.uint8)
+        return replace(self, split=part, is_split=True)
 
     @property
     def nbytes(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from lightning_vision.data.class_names import BINARY_NAMES
 from lightning_vision.data.headers import reason
 from lightning_vision.data.index import PackedStrings
+from lightning_vision.data.threads import available_cores
 from lightning_vision.errors import ConfigError, DataError, listed
 from lightning_vision.types import TargetSpec
 
+BINARY_NAMES = ("background", "foreground")
 Palette = tuple[tuple[int, int, int], ...]
 
 
@@ -93,8 +93,12 @@ def _integers(array: npt.NDArray[np.generic], path: str) -> npt.NDArray[np.uint8
     if array.dtype == np.uint8:
         return array.view(np.uint8)
     numbers = np.asarray(array)
-    if numbers.dtype.kind not in "buif" or (numbers.dtype.kind == "f" and not np.array_equal(numbers, np.rint(numbers))):
-        raise DataError(f"{path}: mask values of type {array.dtype} are no class ids", expected="integers from 0 to 255")
+    if numbers.dtype.kind not in "buif" or (
+        numbers.dtype.kind == "f" and not np.array_equal(numbers, np.rint(numbers))
+    ):
+        raise DataError(
+            f"{path}: mask values of type {array.dtype} are no class ids", expected="integers from 0 to 255"
+        )
     low, high = int(numbers.min(initial=0)), int(numbers.max(initial=0))
     if low < 0 or high > 255:
         raise DataError(f"{path}: mask value {low if low < 0 else high} cannot be a class id", expected="0 to 255")
@@ -107,7 +111,7 @@ class MaskScan:
 
     Args:
         rows: int64 ``(n,)``: the scanned rows of the index.
-        pixels: int64 ``(n, 256)`` is too much for a large set, so: bool ``(n, 256)``, which values each file has.
+        present: bool ``(n, 256)``: which values each file has.
         counts: int64 ``(groups, 256)``: pixels of each value, per group (split).
         size: int32 ``(n, 2)``: height and width of each mask, 0 if it could not be read.
         errors: Position in ``rows`` and reason of files that could not be read.
@@ -116,7 +120,7 @@ class MaskScan:
     """
 
     rows: npt.NDArray[np.int64]
-    pixels: npt.NDArray[np.bool_]
+    present: npt.NDArray[np.bool_]
     counts: npt.NDArray[np.int64]
     size: npt.NDArray[np.int32]
     errors: list[tuple[int, str]] = field(default_factory=list)
@@ -126,16 +130,11 @@ class MaskScan:
     @property
     def values(self) -> list[int]:
         """All values that occur, ascending."""
-        return [int(v) for v in np.flatnonzero(self.pixels.any(axis=0))]
+        return [int(v) for v in np.flatnonzero(self.present.any(axis=0))]
 
     def first_with(self, value: int) -> int:
         """Row of the index whose mask is the first with this value."""
-        return int(self.rows[int(np.argmax(self.pixels[:, value]))])
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return int(self.rows[int(np.argmax(self.present[:, value]))])
 
 
 def scan_masks(
@@ -150,7 +149,7 @@ def scan_masks(
     """
     scan = MaskScan(
         rows=rows,
-        pixels=np.zeros((len(rows), 256), np.bool_),
+        present=np.zeros((len(rows), 256), np.bool_),
         counts=np.zeros((3, 256), np.int64),
         size=np.zeros((len(rows), 2), np.int32),
     )
@@ -163,13 +162,13 @@ def scan_masks(
         return np.bincount(mask.values.ravel(), minlength=256), mask.values.shape, mask.palette, mask.one_bit
 
     one_bit = []
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         for position, found in enumerate(pool.map(read, range(len(rows)))):
             if isinstance(found, str):
                 scan.errors.append((position, found))
                 continue
             counts, shape, palette, bit = found
-            scan.pixels[position] = counts > 0
+            scan.present[position] = counts > 0
             scan.counts[0 if group is None else group[rows[position]]] += counts
             scan.size[position] = shape
             scan.palette = scan.palette or palette
@@ -220,7 +219,8 @@ def mask_target(
     if len(names) < 2:
         raise DataError(
             "the masks have one class only, so there is nothing to tell apart",
-            given=f"mask values {listed(scan.values)}" + (f", ignore_index={ignore_index}" if ignore_index else ""),
+            given=f"mask values {listed(scan.values)}"
+            + (f", ignore_index={ignore_index}" if ignore_index is not None else ""),
             expected="at least two classes",
         )
     palette = scan.palette[: len(names)] if scan.palette and len(scan.palette) >= len(names) else None
@@ -265,14 +265,14 @@ def _index_names(
             f"{masks[scan.first_with(255)]}: the mask value 255, which usually means pixels that do not count",
             given=f"mask values {listed(values, 12)}",
             expected="class ids from 0, or 0 and 255 alone",
-            override=["data.ignore_index=255", "data.mask_values=binary"] + _jpeg_advice(masks, scan, 255),
+            override=["data.ignore_index=255", "data.mask_values=binary", *_jpeg_advice(masks, scan, 255)],
         )
     if count > 32 and len(values) * 8 <= count:
         raise DataError(
             f"the mask values look like grey levels, not class ids: {len(values)} values, the largest is {values[-1]}",
             given=f"mask values {listed(values, 12)}",
             expected="class ids from 0",
-            override=[f"data.num_classes={count}"] + _jpeg_advice(masks, scan, values[-1]),
+            override=[f"data.num_classes={count}", *_jpeg_advice(masks, scan, values[-1])],
         )
     return BINARY_NAMES if scan.one_bit and count == 2 else tuple(str(i) for i in range(count))
 

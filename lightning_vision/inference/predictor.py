@@ -42,9 +42,7 @@ def to_label(path: str, logits: Tensor, target: TargetSpec) -> Prediction:
     return Prediction(path, label=target.class_names[int(probabilities.argmax())], probabilities=probabilities)
 
 
-def to_mask(
-    path: str, logits: Tensor, target: TargetSpec, size: tuple[int, int], resize_method: str
-) -> Prediction:
+def to_mask(path: str, logits: Tensor, target: TargetSpec, size: tuple[int, int], resize_method: str) -> Prediction:
     """Turn the logits ``(C, h, w)`` of one image into its class map at ``size``, (height, width)."""
     resized = restore_size(logits, size, resize_method)
     mask = resized.max(0).indices.to(torch.uint8)

@@ -124,7 +124,7 @@ def build_index(raw: RawSamples, settings: TargetSettings, seed: int, problems: 
         check_coverage(label, split, target.class_names, by_user, problems.error, problems.warn)
         _two_labels(raw, label, target, problems)
     _across_splits(raw, split, problems)
-    index = SampleIndex(raw.image, split, label, mask, target, raw.origin, tuple(problems.found))
+    index = SampleIndex(raw.image, split, label, mask, target, raw.origin, raw.split is not None, tuple(problems.found))
     if label is not None and (label < 0).any():
         index = index.take(np.flatnonzero(label >= 0))
     return index
@@ -164,9 +164,7 @@ def _mask_target(
     if len(scan.errors) == len(scan.rows):
         return None
     try:
-        return mask_target(
-            scan, mask, names, settings.num_classes, settings.ignore_index, settings.mask_values
-        )  # fmt: skip
+        return mask_target(scan, mask, names, settings.num_classes, settings.ignore_index, settings.mask_values)
     except VisionError as error:
         problems.error(error)
         return None
@@ -241,22 +239,24 @@ def _across_splits(raw: RawSamples, split: npt.NDArray[np.uint8], problems: Prob
         problems.warn(f"{len(found)} images are in more than one split: {shown}")
 
 
-def wrong_kind(wanted: TargetKind, found: TargetKind, origin: str, what: str) -> ConfigError:
-    """The error for a decoder that wants the other kind of target."""
+def wrong_kind(
+    wanted: TargetKind, found: TargetKind, origin: str, what: str, override: Sequence[str] = ()
+) -> ConfigError:
+    """The error for a decoder that wants the other kind of target; ``override``: settings that would give it that."""
     decoder, other = ("classifier", "unet") if wanted == "label" else ("unet", "classifier")
     needs = {"label": "one label an image", "mask": "a mask an image"}
     return ConfigError(
         f"{origin}: the decoder needs {needs[wanted]}, the data hold {needs[found]}",
         given=f"{what}, and a decoder such as decoder={decoder}",
         expected=f"a decoder for {found}s, or data with {wanted}s",
-        override=[f"decoder={other}", f"data.target={'label' if wanted == 'label' else 'mask'}"],
+        override=[f"decoder={other}", *override],
     )
 
 
 def cache_folder(name: str) -> str:
     """Return ``<cache>/<name>``, made if needed: below ``LIGHTNING_VISION_CACHE``, else the user's cache folder.
 
-    Where that cannot be written, a folder of the user below the system's temporary folder is taken, with a printed note.
+    Where that cannot be written, the user's folder below the system's temporary folder is taken, with a printed note.
     """
     base = os.environ.get("LIGHTNING_VISION_CACHE") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "lightning_vision"

@@ -22,8 +22,8 @@ _DELIMITERS = (",", "\t", ";", "|")
 class Delimited:
     """A CSV or TSV file with a header row. UTF-8 with or without byte order mark, or UTF-16 with one.
 
-    The delimiter is the tab in ``.tsv`` and ``.tab`` files, else the one of comma, tab, semicolon and bar that divides the
-    header into the most columns. Cells may be quoted, and hold delimiters and line ends then.
+    The delimiter is the tab in ``.tsv`` and ``.tab`` files, else the one of comma, tab, semicolon and bar that divides
+    the header into the most columns. Cells may be quoted, and hold delimiters and line ends then.
 
     Args:
         path: The file.
@@ -97,8 +97,8 @@ class Delimited:
         """Read columns in one pass; cells are stripped of surrounding white space.
 
         Returns:
-            The columns; int64 ``(N,)`` the number of each row, as a spreadsheet counts (the header is row 1); and what is
-            wrong with rows that are left out: another number of cells than the header has.
+            The columns; int64 ``(N,)`` the number of each row, as a spreadsheet counts (the header is row 1); and
+            what is wrong with rows that are left out: another number of cells than the header has.
         """
         at = [self.header.index(name) for name in names]
         data = [bytearray() for _ in names]

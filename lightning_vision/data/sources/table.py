@@ -154,7 +154,9 @@ class TableSource(Source):
     def _of_kind(self, table: Delimited, head: list[list[str]], wanted: TargetKind, name: str) -> str:
         found: TargetKind = "mask" if _holds_images(table, head, name) else "label"
         if head and found != wanted:
-            raise wrong_kind(wanted, found, table.path, f"column {name} of {listed(table.header)}")
+            rest = [c for c in _all_usual(table.header, TARGET_COLUMNS[wanted]) if c != name]
+            fitting = [f"data.target={c}" for c in rest if _holds_images(table, head, c) == (wanted == "mask")]
+            raise wrong_kind(wanted, found, table.path, f"column {name} of {listed(table.header)}", fitting)
         return name
 
     def _split_column(self, table: Delimited) -> str | None:

@@ -1,0 +1,129 @@
+"""To which height, width and number of channels all images are brought."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_vision.data.headers import Header, read_header
+from lightning_vision.data.index import SampleIndex
+from lightning_vision.data.preprocessing import Preprocessing
+from lightning_vision.errors import ConfigError, DataError, listed
+from lightning_vision.types import Geometry
+
+
+def infer_geometry(
+    index: SampleIndex, preprocessing: Preprocessing, image_size: int | Sequence[int] | None = None
+) -> Geometry:
+    """Take what is given, and infer the rest from headers of training images; no pixel is decoded.
+
+    Size: ``image_size``, else the preprocessing's height and width, else the size of the first readable training image,
+    each side capped by ``infer_image_max_*``, and both the smaller one with ``requires_equal_dimensions``. Channels:
+    ``num_channels``, else from ``infer_image_sample_size`` training images spread evenly: 1 if all are grey, 3 if one
+    has colour; the alpha channel is kept (2, 4) only if all have one. Without training images all are looked at.
+
+    Args:
+        index: The samples.
+        preprocessing: Its settings.
+        image_size: The root setting: pixels of both sides, or ``[height, width]``, or None.
+
+    Raises:
+        ConfigError: Settings that contradict each other, or nothing given and nothing to infer.
+        DataError: No training image can be read.
+    """
+    size = _given_size(preprocessing, image_size)
+    rows = index.rows("train")
+    if not len(rows):
+        rows = np.arange(len(index), dtype=np.int64)
+    if size is None:
+        first = _first_readable(index, rows)
+        height = min(first.height, preprocessing.infer_image_max_height)
+        width = min(first.width, preprocessing.infer_image_max_width)
+        if preprocessing.requires_equal_dimensions:
+            height = width = min(height, width)
+        size = height, width
+    channels = preprocessing.num_channels
+    if channels is None:
+        channels = _sampled_channels(index, rows, preprocessing) if preprocessing.infer_image_num_channels else 3
+    return Geometry(size[0], size[1], channels)
+
+
+def _given_size(preprocessing: Preprocessing, image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    height, width = preprocessing.height, preprocessing.width
+    if image_size is not None:
+        sides = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
+        if len(sides) != 2 or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in sides):
+            raise ConfigError(
+                "image_size is no size",
+                given=image_size,
+                expected="pixels of both sides, or [height, width]",
+                override=["image_size=256", "image_size=[256,320]"],
+            )
+        size = sides[0], sides[1]
+    elif height is not None and width is not None:
+        size = height, width
+    elif height is not None or width is not None:
+        known, missing = ("height", "width") if width is None else ("width", "height")
+        value = height if width is None else width
+        raise ConfigError(
+            f"preprocessing.{known} is given without preprocessing.{missing}",
+            given=f"preprocessing.{known}={value}",
+            expected="both, or neither",
+            override=[f"image_size={value}", f"preprocessing.{missing}={value}"],
+        )
+    elif not preprocessing.infer_image_dimensions:
+        raise ConfigError(
+            "preprocessing.infer_image_dimensions is false, and no size is given",
+            override=["image_size=256", "preprocessing.infer_image_dimensions=true"],
+        )
+    else:
+        return None
+    if preprocessing.requires_equal_dimensions and size[0] != size[1]:
+        raise ConfigError(
+            "preprocessing.requires_equal_dimensions is set, and the sides differ",
+            given=f"height {size[0]}, width {size[1]}",
+            override=[f"image_size={min(size)}", "preprocessing.requires_equal_dimensions=false"],
+        )
+    return size
+
+
+def _first_readable(index: SampleIndex, rows: npt.NDArray[np.int64]) -> Header:
+    reasons = []
+    for row in rows[:1000]:
+        try:
+            return read_header(index.image_path(int(row)))
+        except DataError as error:
+            reasons.append(error.summary)
+    raise DataError(
+        f"{index.origin}: none of the first {len(reasons)} images can be read, so no size can be inferred",
+        given=listed(reasons, 3),
+        override="image_size=256",
+    )
+
+
+def _sampled_channels(index: SampleIndex, rows: npt.NDArray[np.int64], preprocessing: Preprocessing) -> int:
+    count = min(preprocessing.infer_image_sample_size, len(rows))
+    sample = rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)] if count else rows
+    found = []
+    reasons = []
+    for row in sample:
+        try:
+            found.append(read_header(index.image_path(int(row))).num_channels)
+        except DataError as error:
+            reasons.append(error.summary)
+    if not found:
+        raise DataError(
+            f"{index.origin}: none of {len(reasons)} sampled images can be read, so channels cannot be inferred",
+            given=listed(reasons, 3),
+            override="preprocessing.num_channels=3",
+        )
+    return common_channels(found)
+
+
+def common_channels(found: Sequence[int]) -> int:
+    """Channels that hold all of these images: colour if one has it, alpha if all have it."""
+    colour = any(channels >= 3 for channels in found)
+    alpha = all(channels in (2, 4) for channels in found)
+    return (3 if colour else 1) + alpha

@@ -1,0 +1,117 @@
+"""A mask file becomes class ids, aligned with its image: nearest neighbour only, no value is ever mixed."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lightning_vision.data.decode import crop_or_pad, orient
+from lightning_vision.data.headers import read_header
+from lightning_vision.data.mask_values import read_mask_file
+from lightning_vision.errors import DataError, listed
+from lightning_vision.types import TargetSpec
+
+
+def decode_mask(
+    path: str | os.PathLike[str],
+    target: TargetSpec,
+    size: tuple[int, int] | None = None,
+    image_size_original: tuple[int, int] | None = None,
+    *,
+    resize_method: str = "interpolate",
+    out: Tensor | None = None,
+) -> Tensor:
+    """Decode a mask to class ids ``0 .. num_classes - 1`` and ``ignore_index``.
+
+    The EXIF orientation is applied. ``interpolate`` takes the nearest pixel by centres (torch's ``nearest-exact``), which
+    lies where the bilinear resize of the image looks. ``crop_or_pad`` cuts and pads as the image is; the border is
+    ``ignore_index``, or repeats the edge if nothing is ignored.
+
+    Args:
+        path: Palette PNG (the index counts, not the colour), grey image of ids, one-bit image, or ``.npy``.
+        target: Classes, ignored value, and what the values mean.
+        size: Height and width of the result; None = the file's own.
+        image_size_original: Height and width of the image's file after its EXIF orientation, to compare with.
+        resize_method: ``interpolate`` or ``crop_or_pad``.
+        out: uint8 ``(H, W)`` to write to; a new tensor if None.
+
+    Returns:
+        uint8 ``(H, W)``.
+
+    Raises:
+        DataError: Unreadable, a value that is no class, or a shape that does not fit the image; with the path.
+    """
+    path = os.fspath(path)
+    ids = _class_ids(path, target)
+    if image_size_original is not None:
+        _check_size(path, ids.shape, image_size_original)
+    if size is not None:
+        if resize_method == "crop_or_pad":
+            # Crops are counted in the image's pixels.
+            ids = crop_or_pad(resize_nearest(ids, image_size_original or ids.shape), size, _border(target))
+        else:
+            ids = resize_nearest(ids, size)
+    if out is None:
+        return torch.from_numpy(np.array(ids))
+    np.copyto(out.numpy(), ids)
+    return out
+
+
+def resize_nearest(ids: npt.NDArray[np.uint8], size: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Resize ``(H, W)``: pixel i of n takes the source pixel that covers its centre, ``floor((i + 1/2) * N / n)``."""
+    if ids.shape == tuple(size):
+        return ids
+    rows, cols = ((2 * np.arange(n) + 1) * have // (2 * n) for have, n in zip(ids.shape, size, strict=True))
+    return ids[rows][:, cols]
+
+
+def _class_ids(path: str, target: TargetSpec) -> npt.NDArray[np.uint8]:
+    mask = read_mask_file(path)
+    valid = np.zeros(256, np.bool_)
+    lut = np.arange(256, dtype=np.uint8)
+    if target.mask_values == "binary":
+        one = 1 if mask.one_bit else 255
+        valid[[0, one]] = True
+        lut[one] = 1
+    else:
+        valid[: target.num_classes] = True
+    if target.ignore_index is not None and 0 <= target.ignore_index <= 255:
+        valid[target.ignore_index] = True
+    if not valid.all():
+        counts = np.bincount(mask.values.ravel(), minlength=256)
+        wrong = np.flatnonzero((counts > 0) & ~valid)
+        if len(wrong):
+            expected = "0 and 255" if target.mask_values == "binary" else f"0 to {target.num_classes - 1}"
+            raise DataError(
+                f"{path}: the mask value {wrong[0]} is no class",
+                given=f"values {listed(wrong, 8)} in {int(counts[wrong].sum())} of {mask.values.size} pixels",
+                expected=expected
+                + (f", and {target.ignore_index} (ignored)" if target.ignore_index is not None else ""),
+                override=f"data.ignore_index={wrong[0]}" if target.ignore_index is None and len(wrong) == 1 else None,
+            )
+    ids = mask.values if target.mask_values == "index" else lut[mask.values]
+    header = read_header(path)
+    # Pillow turns TIFFs while it loads them.
+    return ids if header.format == "TIFF" else orient(ids, header.orientation)
+
+
+def _border(target: TargetSpec) -> int | None:
+    return target.ignore_index if target.ignore_index is not None and 0 <= target.ignore_index <= 255 else None
+
+
+def _check_size(path: str, mask: tuple[int, ...], image: tuple[int, int]) -> None:
+    """Refuse a mask whose aspect is not that of its image, give or take a pixel of the coarser of both."""
+    height, width = (max(a / b, 1.0) for a, b in zip(image, mask, strict=True))
+    # In pixels of the image: how far the mask's height is off once its width is brought to the image's, and vice versa.
+    off_height = abs(mask[0] * image[1] / mask[1] - image[0])
+    off_width = abs(mask[1] * image[0] / mask[0] - image[1])
+    if off_height > height and off_width > width:
+        raise DataError(
+            f"{path}: the mask does not fit its image",
+            given=f"a mask of {mask[0]} x {mask[1]} pixels (height x width), an image of {image[0]} x {image[1]}",
+            expected="the same size, or the same aspect to within a pixel",
+        )

@@ -1,0 +1,1 @@
+"""What tests of this package and of plugins share: a tiny encoder, and the checks that every part must pass."""

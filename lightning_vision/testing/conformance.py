@@ -1,0 +1,205 @@
+"""The checks that every encoder, decoder and loss must pass, those of plugins too.
+
+Each function raises ``AssertionError`` with what is wrong.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lightning_vision.decoders.base import Decoder
+from lightning_vision.encoders.base import Encoder
+from lightning_vision.losses.base import Loss
+from lightning_vision.types import FeatureInfo
+
+# A round one, one that no stride divides and one with a short side.
+SIZES = ((64, 64), (95, 127), (97, 33))
+
+
+def check_encoder(
+    encoder: Encoder,
+    rebuild: Callable[..., Encoder] | None = None,
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    unused: Sequence[str] = (),
+) -> None:
+    """Check shapes, truthfulness of ``info``, gradients, half precision, freezing and, with ``rebuild``, reloading.
+
+    The encoder is left frozen.
+
+    Args:
+        encoder: A trainable encoder.
+        rebuild: The class with its original arguments bound, taking ``rebuild_kwargs`` over them.
+        sizes: Heights and widths to try.
+        unused: Parts of names of parameters that neither output reaches, such as a mask token.
+    """
+    info, channels = encoder.info, encoder.num_channels
+    assert len(encoder.pixel_stats.mean) == len(encoder.pixel_stats.std) == channels, "one statistic a channel"
+    assert min(encoder.pixel_stats.std) > 0, "a standard deviation is above 0"
+    for size in sizes:
+        x = torch.randn(2, channels, *size)
+        _check_features(encoder.pyramid(x), encoder.embed(x), info, size, 2)
+    x = torch.randn(2, channels, *sizes[0])
+
+    encoder.train()
+    assert encoder.trainable, "give a trainable encoder"
+    _backward([encoder.embed(x), *encoder.pyramid(x)])
+    for name, parameter in encoder.named_parameters():
+        if parameter.requires_grad and not any(part in name for part in unused):
+            assert parameter.grad is not None, f"no gradient reaches {name}"
+            assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
+    encoder.zero_grad(set_to_none=True)
+
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype):
+            outputs = [encoder.embed(x), *encoder.pyramid(x)]
+        assert all(o.isfinite().all() for o in outputs), f"not finite under autocast to {dtype}"
+        assert all(o.is_floating_point() for o in outputs), "features are floating point"
+
+    encoder.eval()
+    expected = encoder.embed(x)
+    assert torch.equal(expected, encoder.embed(x)), "eval mode is deterministic"
+    clone = copy.deepcopy(encoder)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(1.0)
+    assert torch.equal(clone.embed(x), expected), "a deep copy uses its own weights"
+    encoder.load_state_dict(clone.state_dict())
+    if rebuild is not None:
+        again = rebuild(**encoder.rebuild_kwargs())
+        again.load_state_dict(encoder.state_dict())
+        assert again.info == info, "the rebuilt encoder tells the same"
+        assert again.weights_digest() == encoder.weights_digest(), "the rebuilt encoder has the same weights"
+        assert torch.equal(again.eval().embed(x), expected), "the rebuilt encoder computes the same"
+
+    check_frozen(encoder, x)
+
+
+def check_frozen(encoder: Encoder, x: Tensor) -> None:
+    """Check that freezing leaves nothing to train and nothing that moves; the encoder is left frozen."""
+    encoder.freeze()
+    encoder.train()
+    assert not any(m.training for m in encoder.modules()), "a frozen encoder stays in eval mode"
+    assert not any(p.requires_grad for p in encoder.parameters()), "a frozen encoder has nothing to train"
+    before = encoder.weights_digest()
+    first = encoder.embed(x)
+    outputs = [first, *encoder.pyramid(x)]
+    assert not any(o.requires_grad for o in outputs), "a frozen encoder keeps no graph"
+    assert encoder.weights_digest() == before, "a frozen encoder does not change, its buffers neither"
+    assert torch.equal(encoder.embed(x), first), "a frozen encoder is deterministic"
+
+
+def check_neck(neck: nn.Module, info: FeatureInfo, sizes: Sequence[tuple[int, int]] = SIZES) -> None:
+    """Check that a neck returns the maps that its ``info`` announces, and that gradients reach all of it."""
+    out = neck.info
+    assert isinstance(out, FeatureInfo)
+    for size in sizes:
+        features = random_features(info, size)
+        assert isinstance(features, list)
+        maps = neck(features, size)
+        _check_features(maps, torch.zeros(2, out.embed_dim), out, size, 2)
+        neck.zero_grad(set_to_none=True)
+        _backward(maps)
+        _check_gradients(neck)
+
+
+def check_decoder(decoder: Decoder, sizes: Sequence[tuple[int, int]] = SIZES) -> None:
+    """Check shapes at several sizes, gradients to every parameter and to the features, and half precision."""
+    assert decoder.consumes in ("embedding", "pyramid"), decoder.consumes
+    assert decoder.output in ("label", "mask"), decoder.output
+    for size in sizes:
+        features = random_features(decoder.info, size, decoder.consumes)
+        decoder.train()
+        decoder.zero_grad(set_to_none=True)
+        logits = decoder(features, size)
+        expected = (2, decoder.num_classes) if decoder.output == "label" else (2, decoder.num_classes, *size)
+        assert logits.shape == expected, f"logits {tuple(logits.shape)} instead of {expected}"
+        _backward([logits])
+        _check_gradients(decoder)
+        decoder.eval()
+        for dtype in (torch.bfloat16, torch.float16):
+            with torch.autocast("cpu", dtype):
+                assert decoder(features, size).isfinite().all(), f"not finite under autocast to {dtype}"
+
+
+def check_loss(loss: Loss, num_classes: int, ignore_index: int | None = 255) -> None:
+    """Check value and gradient for each of the loss's tasks: scalar, finite, better for better logits, ignoring.
+
+    Args:
+        loss: A loss built for ``num_classes`` and ``ignore_index``.
+        num_classes: Number of classes.
+        ignore_index: What the loss was told to ignore.
+    """
+    assert set(loss.tasks) <= {"classification", "segmentation"}, loss.tasks
+    for task in loss.tasks:
+        shape = (6,) if task == "classification" else (2, 7, 5)
+        target = torch.arange(int(torch.tensor(shape).prod())).reshape(shape) % num_classes
+        logits = torch.randn(shape[0], num_classes, *shape[1:], requires_grad=True)
+        value = loss(logits, target)
+        assert value.ndim == 0, "a loss is a scalar"
+        assert value.isfinite(), "a loss is finite"
+        value.backward()
+        assert logits.grad is not None
+        assert logits.grad.isfinite().all(), "the gradient is finite"
+        assert torch.allclose(loss(logits, target.to(torch.uint8)), value), "uint8 targets count as int64 ones"
+        right = nn.functional.one_hot(target, num_classes).movedim(-1, 1).float()
+        assert loss(4 * right, target) < loss(-4 * right, target), "right logits are better than wrong ones"
+        for dtype in (torch.float16, torch.bfloat16):
+            assert loss(logits.detach().to(dtype), target).dtype == torch.float32, "half precision is widened"
+        if ignore_index is not None:
+            _check_ignoring(loss, logits.detach(), target, ignore_index)
+
+
+def random_features(
+    info: FeatureInfo, size: tuple[int, int], consumes: str = "pyramid", batch: int = 2
+) -> Tensor | list[Tensor]:
+    """Return features that need gradients, as an encoder with this ``info`` would give for images of this size."""
+    if consumes == "embedding":
+        return torch.randn(batch, info.embed_dim, requires_grad=True)
+    return [
+        torch.randn(batch, c, -(-size[0] // s), -(-size[1] // s), requires_grad=True)
+        for c, s in zip(info.channels, info.strides, strict=True)
+    ]
+
+
+def _check_features(
+    maps: list[Tensor], embedding: Tensor, info: FeatureInfo, size: tuple[int, int], batch: int
+) -> None:
+    assert embedding.shape == (batch, info.embed_dim), f"embedding {tuple(embedding.shape)}, info {info.embed_dim}"
+    expected = [
+        (batch, c, -(-size[0] // s), -(-size[1] // s)) for c, s in zip(info.channels, info.strides, strict=True)
+    ]
+    found = [tuple(m.shape) for m in maps]
+    assert found == expected, f"maps {found} instead of {expected} for an image of {size}"
+
+
+def _backward(outputs: Sequence[Tensor]) -> None:
+    # Random weights, since the plain sum behind a normalisation is constant.
+    torch.stack([(o * torch.randn_like(o)).sum() for o in outputs]).sum().backward()
+
+
+def _check_gradients(module: nn.Module) -> None:
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, f"no gradient reaches {name}"
+        assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
+
+
+def _check_ignoring(loss: Loss, logits: Tensor, target: Tensor, ignore_index: int) -> None:
+    part = target.clone()
+    part.view(-1)[::3] = ignore_index
+    hidden = part == ignore_index
+    moved = torch.where(hidden[:, None], torch.randn_like(moved) * 100, logits).requires_grad_()
+    value = loss(moved, part)
+    assert torch.allclose(value, loss(logits, part)), "what is ignored does not count"
+    value.backward()
+    assert moved.grad is not None
+    assert (moved.grad * hidden[:, None] == 0).all(), "what is ignored gets no gradient"
+    logits = logits.clone().requires_grad_()
+    nothing = loss(logits, torch.full_like(target, ignore_index))
+    assert nothing == 0, "if everything is ignored the loss is 0"
+    nothing.backward()
+    assert logits.grad is not None
+    assert (logits.grad == 0).all(), "if everything is ignored there is no gradient"

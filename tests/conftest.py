@@ -1,0 +1,37 @@
+"""What all tests share: the data folder, one thread, and a Hydra that no test leaves changed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before torch is imported: several test processes share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+import pytest  # noqa: E402 - after the environment is set
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real data sets; tests that need it are skipped where it is not given."""
+    folder = os.environ.get("LIGHTNING_VISION_DATA")
+    if not folder:
+        pytest.skip("LIGHTNING_VISION_DATA names no folder of data sets")
+    return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _hydra_left_alone() -> Iterator[None]:
+    yield
+    if "hydra" in sys.modules:
+        from hydra.core.global_hydra import GlobalHydra
+        from hydra.core.hydra_config import HydraConfig
+
+        GlobalHydra.instance().clear()
+        HydraConfig.instance().cfg = None

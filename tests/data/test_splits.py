@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_vision.data.splits import split_by_fraction, split_id
+from lightning_vision.errors import ConfigError
+
+FRACTIONS = st.tuples(st.floats(0, 0.49), st.floats(0, 0.49))
+LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=80)
+
+
+def names_of(count: int) -> list[str]:
+    return [f"images/{i}.jpg" for i in range(count)]
+
+
+@given(LABELS, FRACTIONS, st.integers(0, 5))
+def test_every_class_gets_its_share(labels: list[int], fractions: tuple[float, float], seed: int) -> None:
+    label = np.array(labels, np.int32)
+    split = split_by_fraction(names_of(len(label)), label, *fractions, seed)
+    total = np.bincount(split, minlength=3)
+    for c in np.unique(label):
+        counts = np.bincount(split[label == c], minlength=3)
+        size = counts.sum()
+        assert counts[0] >= 1  # no class is lost for training
+        for part, fraction in ((1, fractions[0]), (2, fractions[1])):
+            # At most one more than its share of what the split holds, the rounding up of an empty split aside.
+            assert counts[part] <= total[part] * size / len(label) + 1 + (fractions[0] + fractions[1]) * 2
+            if not fraction:
+                assert counts[part] == 0
+
+
+@given(st.integers(0, 300), FRACTIONS, st.integers(0, 5))
+def test_sizes(count: int, fractions: tuple[float, float], seed: int) -> None:
+    split = split_by_fraction(names_of(count), None, *fractions, seed)
+    parts = np.bincount(split, minlength=3)
+    assert parts.sum() == count
+    assert parts[0] >= min(count, 1)
+    for part, fraction in ((1, fractions[0]), (2, fractions[1])):
+        if count >= 50:
+            assert parts[part] == max(round(fraction * count), 1 if fraction else 0)
+
+
+@given(LABELS, st.randoms(use_true_random=False))
+def test_the_order_of_the_rows_plays_no_part(labels: list[int], random: object) -> None:
+    label = np.array(labels, np.int32)
+    names = names_of(len(label))
+    order = list(range(len(label)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    split = split_by_fraction(names, label, 0.2, 0.2, seed=3)
+    again = split_by_fraction([names[i] for i in order], label[order], 0.2, 0.2, seed=3)
+    assert again.tolist() == split[order].tolist()
+
+
+def test_the_seed_decides() -> None:
+    draws = [split_by_fraction(names_of(200), None, 0.2, 0.2, seed).tolist() for seed in (0, 0, 1)]
+    assert draws[0] == draws[1]
+    assert draws[0] != draws[2]
+
+
+def test_the_draw_is_the_same_in_every_version() -> None:
+    # Python's hash() of a text differs between processes; this one must not.
+    split = split_by_fraction(list("abcdefghij"), None, 0.2, 0.2, 0)
+    assert split.tolist() == EXPECTED
+
+
+def test_stratified_exactly_where_it_divides() -> None:
+    label = np.repeat(np.arange(4), 50).astype(np.int32)
+    split = split_by_fraction(names_of(200), label, 0.1, 0.2, 0)
+    for c in range(4):
+        assert np.bincount(split[label == c]).tolist() == [35, 5, 10]
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=60), st.integers(0, 3))
+def test_repeats_of_an_image_stay_together(names: list[str], seed: int) -> None:
+    label = np.arange(len(names), dtype=np.int32) % 3
+    split = split_by_fraction(names, label, 0.3, 0.3, seed)
+    assert (split == 0).any()
+    for name in set(names):
+        assert len({int(s) for n, s in zip(names, split, strict=True) if n == name}) == 1
+
+
+@pytest.mark.parametrize("fractions", [(0.5, 0.5), (-0.1, 0.1), (0.0, 1.0)])
+def test_fractions_that_leave_nothing(fractions: tuple[float, float]) -> None:
+    with pytest.raises(ConfigError, match="nothing to train on"):
+        split_by_fraction(names_of(10), None, *fractions, 0)
+
+
+def test_synonyms() -> None:
+    assert [split_id(n) for n in ("Train", " training", "VALID", "dev", "validation", "testing")] == [0, 0, 1, 1, 1, 2]
+    assert split_id("fold1") is None
+
+
+EXPECTED = [0]

@@ -1,0 +1,257 @@
+"""Composing and building in Python: any value by key, anywhere, as often as wanted."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from lightning_vision import config, searchpath, signatures
+from lightning_vision.config import compose, conf_dir, instantiate
+from lightning_vision.errors import ConfigError
+from lightning_vision.overrides import grammar, is_path_key, quote_path
+from lightning_vision.types import FeatureInfo
+
+# What a shell can pass in one word, and a file system can hold.
+PATHS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+
+
+def test_words_choices_and_values() -> None:
+    cfg = compose(["epochs=3", "loss=softmax_cross_entropy"], batch_size=4, decoder="classifier")
+    assert (cfg.epochs, cfg.batch_size) == (3, 4)
+    assert cfg.loss._target_.endswith("SoftmaxCrossEntropyLoss")
+    assert "classifier" in cfg.decoder._target_
+    assert "hydra" not in cfg
+
+
+def test_values_by_dotted_key() -> None:
+    values = {"image_size": (32, 48), "preprocessing.mode": "eager", "checkpoint": Path("a b") / "c,d=e.ckpt"}
+    cfg = compose(values)
+    assert cfg.image_size == [32, 48]
+    assert cfg.preprocessing.mode == "eager"
+    assert cfg.checkpoint == "a b/c,d=e.ckpt"
+    assert compose(["epochs=2"], overrides={"source": "x"}, lr=0.5).source == "x"
+
+
+def test_settings_of_a_part_as_a_mapping() -> None:
+    cfg = compose(preprocessing={"mode": "eager"})
+    assert cfg.preprocessing.mode == "eager"
+    assert cfg.preprocessing._target_ == compose().preprocessing._target_
+
+
+@given(PATHS)
+def test_a_value_by_key_is_taken_as_it_is(path: str) -> None:
+    assume("${" not in path and not path.startswith("~") and path != "???")
+    cfg = _composed_once()
+    config._set(cfg, "source", path)
+    assert cfg.source == path
+
+
+@functools.cache
+def _composed_once() -> Any:
+    return compose()
+
+
+@given(PATHS)
+def test_any_path_survives_the_command_line(path: str) -> None:
+    assume("${" not in path and not path.startswith("~") and path not in ("null", "???"))
+    assume(
+        (path[0] + path[-1]) not in ("[]", "{}") and not (len(path) > 1 and path[0] == path[-1] and path[0] in "'\"")
+    )
+    word = quote_path(f"data.path={path}")
+    assert OverridesParser.create().parse_override(word).value() == path
+    assert quote_path(word) == word
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8), st.lists, max_leaves=5))
+def test_any_value_survives_the_grammar(value: Any) -> None:
+    assert OverridesParser.create().parse_override(f"key={grammar(value)}").value() == value
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["source=null", "source='a b'", 'source="a b"', "source=${output_dir}/x y", "data.class_names=[a,b]", "lr=a,b"],
+)
+def test_left_alone(word: str) -> None:
+    assert quote_path(word) == word
+
+
+def test_lists_in_brackets_unless_a_folder_is_named_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert quote_path("source=[a]") == "source=[a]"
+    (tmp_path / "[a]").mkdir()
+    assert quote_path("source=[a]") == "source='[a]'"
+
+
+def test_a_home_is_expanded() -> None:
+    assert quote_path("encoder.weights=~/w.pt") == f"encoder.weights={Path.home() / 'w.pt'}"
+    assert compose({"source": "~/x"}).source == str(Path.home() / "x")
+
+
+def test_commas_sweep_only_over_what_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "b c.csv"):
+        (tmp_path / name).touch()
+    swept = quote_path("data.path=a.csv,b c.csv", multirun=True)
+    assert swept == "data.path=a.csv,'b c.csv'"
+    assert quote_path(swept, multirun=True) == swept
+    assert quote_path("data.path=a.csv,b c.csv") == "data.path='a.csv,b c.csv'"
+    assert quote_path("data.path=a.csv,missing", multirun=True) == "data.path='a.csv,missing'"
+    assert quote_path("data.path=choice(a.csv,x)", multirun=True) == "data.path=choice(a.csv,x)"
+
+
+def test_path_keys() -> None:
+    for key in ("source", "data.path", "data.mask_folder", "encoder.weights", "lazy_cache_dir", "hydra.run.dir"):
+        assert is_path_key(key)
+    for key in ("lr", "loss.class_weights", "encoder", "data.target"):
+        assert not is_path_key(key)
+
+
+def test_composes_while_hydra_is_in_use() -> None:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        HydraConfig.instance().set_config(hydra_compose("config", return_hydra_config=True))
+        running = HydraConfig.get()
+        assert compose().epochs == compose(epochs=10).epochs
+        assert HydraConfig.get() is running
+        assert hydra_compose("config").epochs == 10
+
+
+def test_the_run_folder_outside_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second = compose().output_dir, compose().output_dir
+    assert re.fullmatch(r"outputs/\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d-\d{6}", str(Path(first).relative_to(tmp_path)))
+    assert first != second
+    assert compose(output_dir="here").output_dir == "here"
+    assert not OmegaConf.to_yaml(compose(), resolve=True).count("hydra:")
+
+
+@pytest.mark.parametrize(
+    ("words", "values", "override"),
+    [
+        (["encoder=resnt"], {}, "encoder=resnet"),
+        ([], {"encoder": "resnt"}, "encoder=resnet"),
+        ([], {"encodr": "resnet"}, "encoder=resnet"),
+        (["encodr=resnet"], {}, "encoder=resnet"),
+        ([], {"preprocessing.mod": "eager"}, "preprocessing.mode=eager"),
+        (["preprocessing.mod=eager"], {}, "preprocessing.mode=eager"),
+        (["mode=eager"], {}, "preprocessing.mode=eager"),
+        (["+epochs=3"], {}, "epochs=3"),
+        (["~loger"], {}, "~logger"),
+        (["+encoder=resnet"], {}, "encoder=resnet"),
+        (["encoder=50_2"], {}, "encoder=stacked_cnn"),
+        (["encoder=null"], {}, "encoder=stacked_cnn"),
+        (["logger=null"], {}, "~logger"),
+        (["trainer.limit_train_batches=2"], {}, "+trainer.limit_train_batches=2"),
+        (["encoder=resnet,stacked_cnn"], {}, "-m encoder=resnet,stacked_cnn"),
+        (["image_size=32,48"], {}, "'image_size=[32,48]'"),
+        (["monitor=[a"], {}, "\"monitor='[a'\""),
+        (["a b=3"], {}, "epochs=3"),
+    ],
+)
+def test_refuses_as_the_command_line_does(words: list[str], values: dict[str, Any], override: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(words, overrides=values)
+    assert caught.value.overrides[0] == override
+    assert "+enc" not in str(caught.value.overrides)
+
+
+class TestInstantiate:
+    def test_builds_with_plain_containers_and_injected_objects(self) -> None:
+        info = FeatureInfo((8,), (4,), 8)
+        node = OmegaConf.create({"_target_": "torch.nn.Linear", "in_features": 2, "out_features": "${.in_features}"})
+        assert instantiate(node).weight.shape == (2, 2)
+        made = instantiate({"_target_": "lightning_vision.types.TargetSpec", "kind": "label"}, class_names=info)
+        assert made.class_names is info
+        named = instantiate(
+            OmegaConf.create({"_target_": "lightning_vision.types.PixelStats", "mean": [0.5], "std": {"_target_": "x"}})
+        )
+        assert type(named.mean) is list
+        assert named.std == {"_target_": "x"}, "nested nodes are not built"
+
+    def test_partial(self) -> None:
+        part = instantiate({"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.5}, momentum=0.1)
+        assert isinstance(part, functools.partial)
+        made = part([torch.nn.Parameter(torch.zeros(1))])
+        assert (made.defaults["lr"], made.defaults["momentum"]) == (0.5, 0.1)
+
+    @pytest.mark.parametrize(
+        "target", ["os.system", "builtins.eval", "torch.load", "torch.hub.load", "lightning_visionx.a.B", "torch.nnx.A"]
+    )
+    def test_refuses_code_from_elsewhere(self, target: str) -> None:
+        with pytest.raises(ConfigError, match="may not build"):
+            instantiate({"_target_": target, "x": 1})
+
+    def test_a_refused_argument_names_the_node(self) -> None:
+        cfg = OmegaConf.create({"decoder": {"_target_": "torch.nn.Linear", "wrong": 2}})
+        with pytest.raises(ConfigError, match=r"decoder cannot be built.*wrong"):
+            instantiate(cfg.decoder)
+        with pytest.raises(ConfigError, match=r"FeatureInfo cannot be built.*same levels"):
+            instantiate({"_target_": "lightning_vision.types.FeatureInfo"}, channels=(1,), strides=(), embed_dim=1)
+
+    def test_our_own_errors_pass(self) -> None:
+        with pytest.raises(ConfigError, match="source of a target cannot be found"):
+            instantiate({"_target_": "lightning_vision.signatures.class_constants", "target": "nowhere.Part"})
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An installed package, known by its metadata alone: importing it fails."""
+    package = tmp_path / "my_ext"
+    (package / "conf" / "decoder").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise SystemError\n")
+    (package / "parts.py").write_text("class Head:\n    def __init__(self, width: int = 3) -> None: ...\n")
+    text = "# A head from elsewhere\n_target_: my_ext.parts.Head\nwidth: 3\n"
+    (package / "conf" / "decoder" / "my_head.yaml").write_text(text)
+    metadata = tmp_path / "my_ext-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my_ext\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[lightning_vision.plugins]\nmine = my_ext\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    _forget()
+    yield package
+    _forget()
+
+
+def _forget() -> None:
+    """Forget what was found on Python's path, which has changed."""
+    for cached in (searchpath.plugins, *(getattr(signatures, n) for n in ("package_folders", "source_file", "parse"))):
+        cached.cache_clear()
+    signatures.describe.cache_clear()
+
+
+def test_a_plugin_joins_the_search_path(plugin: Path) -> None:
+    cfg = compose(decoder="my_head")
+    assert cfg.decoder == {"_target_": "my_ext.parts.Head", "width": 3}
+    assert compose(decoder="unet").decoder._target_.startswith("lightning_vision.")
+    with pytest.raises(ConfigError, match="no setting 'widht'"):
+        compose(["decoder=my_head", "+decoder.widht=4"])
+
+
+def test_a_plugin_may_be_built(plugin: Path) -> None:
+    config.refuse_untrusted("my_ext.parts.Head", "decoder._target_")
+    with pytest.raises(ConfigError):
+        config.refuse_untrusted("my_ext2.parts.Head", "decoder._target_")
+
+
+def test_a_plugin_with_the_name_of_a_built_in_option(plugin: Path) -> None:
+    (plugin / "conf" / "decoder" / "unet.yaml").write_text("# Mine\n_target_: my_ext.parts.Head\n")
+    with pytest.raises(ConfigError, match="Two packages have an option decoder=unet"):
+        compose()
+
+
+def test_a_plugin_without_configs(plugin: Path) -> None:
+    (plugin / "conf").rename(plugin / "other")
+    with pytest.raises(ConfigError, match="brings no configs"):
+        compose()
