@@ -42,6 +42,7 @@ class Settings:
     batch_size: Annotated[int, Between(1)] = 16
     epochs: Annotated[int, Between(1)] = 10
     lr: Annotated[float, Between(0, low_open=True)] = 1.0e-3
+    encoder_lr_factor: Annotated[float, Between(0)] | Literal["auto"] = "auto"
     seed: Annotated[int, Between(0, 4294967295)] = 0
     monitor: str = "auto"
     checkpoint: str | None = None
@@ -159,7 +160,7 @@ def _set(cfg: DictConfig, key: str, value: Any) -> None:
 
     parent_key, _, last = key.rpartition(".")
     parent = OmegaConf.select(cfg, parent_key) if parent_key else cfg
-    if not OmegaConf.is_dict(parent) or last not in parent:
+    if not OmegaConf.is_dict(parent) or last not in parent.keys():  # noqa: SIM118 - `in` denies what is still ???
         raise unknown_key(key, value, plain(cfg, resolve=False))
     if isinstance(value, Mapping) and OmegaConf.is_dict(parent[last]) and "_target_" in parent[last]:
         for name, inner in value.items():  # settings of a part, by name: its other settings stay

@@ -129,12 +129,13 @@ def _read(path: str, keep_alpha: bool, shrink: tuple[int, int] | None) -> tuple[
     data = np.fromfile(path, np.uint8)
     if not data.size:
         raise DataError(f"{path}: the file is empty")
-    info = jpeg_info(memoryview(data))
+    info = jpeg_info(data.data)
     draft = _draft_size(info, shrink)
-    if draft is None and info is not None and info.orientation is not None and info.components in (1, 3):
+    fast = _DECODE_JPEG is not None and draft is None
+    if fast and info is not None and info.orientation is not None and info.components in (1, 3):
         try:
             return _DECODE_JPEG(torch.from_numpy(data), _UNCHANGED, False), info.orientation, (info.height, info.width)
-        except (RuntimeError, TypeError):
+        except RuntimeError:
             # Pillow reads a few variants that this decoder does not, or raises the error that is shown.
             return _read_pillow(path, data, keep_alpha, None, info)
     return _read_pillow(path, data, keep_alpha, draft, info)
@@ -150,7 +151,7 @@ def _draft_size(info: JpegInfo | None, shrink: tuple[int, int] | None) -> tuple[
 def _read_pillow(
     path: str, data: npt.NDArray[np.uint8], keep_alpha: bool, draft: tuple[int, int] | None, info: JpegInfo | None
 ) -> tuple[Tensor, int, tuple[int, int]]:
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data.data)) as image:
         if draft is not None:
             image.draft(None, draft)
         orientation = _orientation(image)

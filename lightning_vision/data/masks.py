@@ -27,9 +27,9 @@ def decode_mask(
 ) -> Tensor:
     """Decode a mask to class ids ``0 .. num_classes - 1`` and ``ignore_index``.
 
-    The EXIF orientation is applied. ``interpolate`` takes the nearest pixel by centres (torch's ``nearest-exact``), which
-    lies where the bilinear resize of the image looks. ``crop_or_pad`` cuts and pads as the image is; the border is
-    ``ignore_index``, or repeats the edge if nothing is ignored.
+    The EXIF orientation is applied. ``interpolate`` takes the nearest pixel by centres (torch's ``nearest-exact``),
+    which lies where the bilinear resize of the image looks. ``crop_or_pad`` cuts and pads as the image is; the border
+    is ``ignore_index``, or repeats the edge if nothing is ignored.
 
     Args:
         path: Palette PNG (the index counts, not the colour), grey image of ids, one-bit image, or ``.npy``.

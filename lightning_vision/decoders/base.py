@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -69,9 +70,11 @@ def resample(x: Tensor, from_stride: float, to_stride: float, size: tuple[int, i
     height, width = cells(size, to_stride)
     if from_stride != to_stride:
         scale = from_stride / to_stride
-        # With strides that do not divide each other the scaled map may end a cell short of the image.
-        bottom, right = int(x.shape[-2] * scale) < height, int(x.shape[-1] * scale) < width
+        # With strides that do not divide each other the scaled map may end before the image: its edge is repeated.
+        bottom, right = (
+            max(0, math.ceil(n / scale) - have) for n, have in zip((height, width), x.shape[-2:], strict=True)
+        )
         if bottom or right:
-            x = F.pad(x, (0, int(right), 0, int(bottom)), mode="replicate")
+            x = F.pad(x, (0, right, 0, bottom), mode="replicate")
         x = F.interpolate(x, scale_factor=scale, mode=mode, align_corners=False if mode == "bilinear" else None)
     return x if x.shape[-2:] == (height, width) else x[..., :height, :width]

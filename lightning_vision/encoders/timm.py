@@ -12,7 +12,7 @@ from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_vision.encoders.base import Encoder
@@ -77,7 +77,7 @@ class TimmEncoder(Encoder):
         check_name(model_name)
         download = use_pretrained and weights is None
         kwargs = {**(model_kwargs or {}), "in_chans": self.num_channels, "num_classes": 0}
-        self.model = _create(model_name, download, model_cache_dir, kwargs)
+        self.model: Any = _create(model_name, download, model_cache_dir, kwargs)
         self._cfg: dict[str, Any] = dict(self.model.pretrained_cfg)
         if model_kwargs and "img_size" in model_kwargs:
             self._cfg["input_size"] = (3, *pair(model_kwargs["img_size"], "encoder.model_kwargs.img_size"))
@@ -224,11 +224,11 @@ def check_name(model_name: str) -> None:
         )
 
 
-def _create(model_name: str, download: bool, cache_dir: str | None, kwargs: dict[str, Any]) -> nn.Module:
+def _create(model_name: str, download: bool, cache_dir: str | None, kwargs: dict[str, Any]) -> Any:
     for size in ANY_SIZE:
         try:
             with offline_if_unreachable() if download else nullcontext():
-                model: nn.Module = timm.create_model(
+                model = timm.create_model(
                     model_name, pretrained=download, cache_dir=cache_dir, **{**size, **kwargs}
                 )
         except TypeError as error:

@@ -191,7 +191,7 @@ def _check_ignoring(loss: Loss, logits: Tensor, target: Tensor, ignore_index: in
     part = target.clone()
     part.view(-1)[::3] = ignore_index
     hidden = part == ignore_index
-    moved = torch.where(hidden[:, None], torch.randn_like(moved) * 100, logits).requires_grad_()
+    moved = torch.where(hidden[:, None], torch.randn_like(logits) * 100, logits).requires_grad_()
     value = loss(moved, part)
     assert torch.allclose(value, loss(logits, part)), "what is ignored does not count"
     value.backward()

@@ -46,7 +46,7 @@ def test_the_values_of_every_kind_of_file(tmp_path: Path) -> None:
     write_mask(tmp_path / "palette.png", VALUES, COLOURS)
     Image.fromarray(VALUES.astype(np.uint16)).save(tmp_path / "sixteen.png")
     Image.fromarray(np.stack([VALUES] * 3, axis=-1)).save(tmp_path / "rgb.png")
-    Image.fromarray(np.stack([VALUES, VALUES // 2], axis=-1), "LA" if False else None).save(tmp_path / "alpha.png")
+    Image.fromarray(np.stack([VALUES, VALUES // 2], axis=-1)).save(tmp_path / "alpha.png")
     np.save(tmp_path / "array.npy", VALUES.astype(np.int64))
     Image.fromarray(VALUES).save(tmp_path / "grey.tif")
     for path in tmp_path.iterdir():
@@ -95,7 +95,12 @@ def test_values_that_cannot_be_ids(tmp_path: Path) -> None:
     np.save(tmp_path / "negative.npy", np.full((2, 2), -1))
     np.save(tmp_path / "fraction.npy", np.full((2, 2), 0.5))
     np.save(tmp_path / "vector.npy", np.zeros(4, np.uint8))
-    for name, word in (("large.png", "300"), ("negative.npy", "-1"), ("fraction.npy", "float"), ("vector.npy", "shape")):
+    for name, word in (
+        ("large.png", "300"),
+        ("negative.npy", "-1"),
+        ("fraction.npy", "float"),
+        ("vector.npy", "shape"),
+    ):
         with pytest.raises(DataError, match=word):
             read_mask_file(str(tmp_path / name))
     (tmp_path / "empty.png").write_bytes(b"")
@@ -187,9 +192,8 @@ def test_whatever_is_decided_covers_every_value(values: set[int], ignore_index: 
         path = write_mask(Path(folder) / "m.png", np.array([sorted(values)]), COLOURS if palette else None)
         try:
             target = decide([path], ignore_index=ignore_index)
-        except VisionError as error:
-            assert str(error)
-            return
+        except VisionError:
+            return  # refused: the errors have tests of their own
     counted = values - {ignore_index}
     allowed = {0, 255} if target.mask_values == "binary" else set(range(target.num_classes))
     assert counted <= allowed

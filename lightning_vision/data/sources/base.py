@@ -19,6 +19,8 @@ from lightning_vision.data.splits import split_by_fraction
 from lightning_vision.errors import ConfigError, DataError, VisionError
 from lightning_vision.types import TargetKind, TargetSpec
 
+Repeats = list[list[int]]
+
 
 class Problems:
     """Errors are raised at once if reading is strict, and collected otherwise; warnings and notes are collected."""
@@ -114,6 +116,7 @@ def build_index(raw: RawSamples, settings: TargetSettings, seed: int, problems: 
         label, classes = encode_labels(raw.target, raw.where, names, settings.num_classes, problems.error)
         target = TargetSpec("label", classes)
     split = _split(raw, label, settings, seed, problems)
+    repeats = list(_repeats(raw.image))
     mask = None
     if raw.kind == "mask" and raw.target is not None:
         mask = raw.target
@@ -122,8 +125,8 @@ def build_index(raw: RawSamples, settings: TargetSettings, seed: int, problems: 
     elif label is not None and target is not None:
         by_user = settings.class_names is not None or settings.num_classes is not None
         check_coverage(label, split, target.class_names, by_user, problems.error, problems.warn)
-        _two_labels(raw, label, target, problems)
-    _across_splits(raw, split, problems)
+        _two_labels(raw, repeats, label, target, problems)
+    _across_splits(raw, repeats, split, problems)
     index = SampleIndex(raw.image, split, label, mask, target, raw.origin, raw.split is not None, tuple(problems.found))
     if label is not None and (label < 0).any():
         index = index.take(np.flatnonzero(label >= 0))
@@ -222,8 +225,10 @@ def _repeats(paths: PackedStrings) -> Iterator[list[int]]:
             yield from (group for group in by_path.values() if len(group) > 1)
 
 
-def _two_labels(raw: RawSamples, label: npt.NDArray[np.int32], target: TargetSpec, problems: Problems) -> None:
-    found = [rows for rows in _repeats(raw.image) if len({int(label[i]) for i in rows}) > 1]
+def _two_labels(
+    raw: RawSamples, repeats: Repeats, label: npt.NDArray[np.int32], target: TargetSpec, problems: Problems
+) -> None:
+    found = [rows for rows in repeats if len({int(label[i]) for i in rows}) > 1]
     if found:
         shown = "; ".join(
             f"{raw.image[rows[0]]}: " + ", ".join(f"{target.class_names[label[i]]} ({raw.where(i)})" for i in rows)
@@ -232,8 +237,8 @@ def _two_labels(raw: RawSamples, label: npt.NDArray[np.int32], target: TargetSpe
         problems.warn(f"{len(found)} images have different labels in different rows: {shown}")
 
 
-def _across_splits(raw: RawSamples, split: npt.NDArray[np.uint8], problems: Problems) -> None:
-    found = [rows for rows in _repeats(raw.image) if len({int(split[i]) for i in rows}) > 1]
+def _across_splits(raw: RawSamples, repeats: Repeats, split: npt.NDArray[np.uint8], problems: Problems) -> None:
+    found = [rows for rows in repeats if len({int(split[i]) for i in rows}) > 1]
     if found:
         shown = "; ".join(f"{raw.image[rows[0]]} ({', '.join(raw.where(i) for i in rows)})" for rows in found[:5])
         problems.warn(f"{len(found)} images are in more than one split: {shown}")

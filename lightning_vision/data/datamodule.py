@@ -1,0 +1,181 @@
+"""The data of a run as Lightning takes them: a loader for each split, one row at a time for reports."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.accelerators import CUDAAccelerator
+
+from lightning_vision.data.headers import read_header
+from lightning_vision.data.index import SampleIndex
+from lightning_vision.data.loader import Loader
+from lightning_vision.data.masks import decode_mask
+from lightning_vision.data.modes import Lazy, Mode, SampleDecoder, open_mode
+from lightning_vision.data.preprocessing import Preprocessing
+from lightning_vision.data.threads import Shares, available_cores, divide
+from lightning_vision.errors import DataError
+from lightning_vision.types import Batch, Geometry, Split
+
+
+class VisionDataModule(LightningDataModule):
+    """Loaders of the rows of an index.
+
+    Batches hold ``image`` uint8 ``(B, C, H, W)``, ``index`` int64 ``(B,)``, and ``target``: int64 ``(B,)`` class ids or
+    uint8 ``(B, H, W)`` class maps, absent when the index has neither.
+
+    Args:
+        index: The samples.
+        geometry: Height, width and channels that every image is brought to.
+        preprocessing: How images are decoded, and when.
+        batch_size: Samples in a training batch of each rank.
+        seed: Of the order of training batches, at least 0.
+        eval_batch_size: Samples in any other batch; None = ``batch_size``.
+    """
+
+    def __init__(
+        self,
+        index: SampleIndex,
+        geometry: Geometry,
+        preprocessing: Preprocessing,
+        batch_size: int,
+        seed: int,
+        eval_batch_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.index = index
+        self.geometry = geometry
+        self.preprocessing = preprocessing
+        self.target = index.target
+        self.batch_size = batch_size
+        self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
+        self.seed = seed
+        self._decoder = SampleDecoder(index, geometry, preprocessing)
+        self._modes: dict[Split, Mode] = {}
+        # Kept for the life of the module: the epoch lives in a loader's sampler.
+        self._loaders: dict[str, Loader] = {}
+
+    @property
+    def bad(self) -> list[tuple[str, str]]:
+        """Path and reason of every image that was skipped (``preprocessing.bad_image=skip``, and predict)."""
+        return list(dict(item for loader in self._loaders.values() for item in loader.bad).items())
+
+    def setup(self, stage: str) -> None:
+        """Open what the stage needs; in eager mode, decode it.
+
+        Raises:
+            DataError: Nothing to train on; an image that cannot be decoded (eager); no room on the disk (lazy_cached).
+            ConfigError: Not enough memory (eager).
+        """
+        splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        if stage == "fit" and not len(self.index.rows("train")):
+            raise DataError(
+                f"{self.index.origin or 'the data'}: no row is in the split train, so there is nothing to train on",
+                given=", ".join(f"{n} {split}" for split, n in self.index.counts().items()),
+                override=["data.val_fraction=0.1", "test checkpoint=FILE"],
+            )
+        for split in splits.get(stage, ()):
+            if len(self.index.rows(split)):
+                self._mode(split)
+
+    def train_dataloader(self) -> Loader:
+        """Training batches, in a new order every epoch (in one order with ``Trainer(overfit_batches=...)``)."""
+        overfits = bool(self.trainer is not None and self.trainer.overfit_batches)  # type: ignore[attr-defined]
+        name = "train in one order" if overfits else "train"
+        return self._loader(name, self._mode("train"), self.batch_size, train=True, shuffle=not overfits)
+
+    def val_dataloader(self) -> Loader | list[Loader]:
+        """Validation batches; an empty list, which Lightning skips, if the split has no rows."""
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> Loader | list[Loader]:
+        """Test batches; an empty list, which Lightning skips, if the split has no rows."""
+        return self._eval_loader("test")
+
+    def predict_dataloader(self) -> Loader:
+        """All rows of the index in their order. Decoded once, so never cached; unreadable images are skipped."""
+        mode = Lazy(self._decoder, np.arange(len(self.index)))
+        return self._loader("predict", mode, self.eval_batch_size, skip=True)
+
+    def batch(self, rows: npt.NDArray[np.int64]) -> Batch:
+        """Load some rows of the index as one batch, whatever their split."""
+        rows = np.asarray(rows, np.int64)
+        return self._loader("rows", Lazy(self._decoder, np.arange(len(self.index))), 1).load(rows)
+
+    def original_mask(self, i: int) -> npt.NDArray[np.uint8]:
+        """Class ids of row i at the mask file's own size, uint8 ``(H, W)``.
+
+        Raises:
+            DataError: The mask cannot be decoded or holds a value that is no class.
+        """
+        if self.target is None:
+            raise DataError(f"{self.index.origin}: these samples have no target")
+        return decode_mask(self.index.mask_path(i), self.target).numpy()
+
+    def original_size(self, i: int) -> tuple[int, int]:
+        """Height and width of the image file of row i, after its EXIF orientation.
+
+        Raises:
+            DataError: The file cannot be read.
+        """
+        header = read_header(self.index.image_path(i))
+        return header.height, header.width
+
+    def teardown(self, stage: str | None = None) -> None:
+        """Stop threads, close stores and free decoded images; loaders open them again when they are needed."""
+        self._stop()
+        for mode in self._modes.values():
+            mode.close()
+        self._modes.clear()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Stop the threads: Lightning closes the loader of the loop that failed, not of those around it."""
+        self._stop()
+
+    def _stop(self) -> None:
+        for loader in self._loaders.values():
+            loader.close()
+
+    def _ranks(self) -> int:
+        """Processes on this machine."""
+        return 1 if self.trainer is None else max(1, int(self.trainer.num_devices))
+
+    def _shares(self) -> Shares:
+        return divide(available_cores(), self._ranks())
+
+    def _threads(self) -> int:
+        return self.preprocessing.decode_threads or self._shares().decode
+
+    def _mode(self, split: Split) -> Mode:
+        if split not in self._modes:
+            self._modes[split] = open_mode(self._decoder, self.index.rows(split), self._threads(), self._ranks())
+        return self._modes[split]
+
+    def _eval_loader(self, split: Split) -> Loader | list[Loader]:
+        if not len(self.index.rows(split)):
+            return []
+        return self._loader(split, self._mode(split), self.eval_batch_size)
+
+    def _loader(
+        self, name: str, mode: Mode, batch_size: int, train: bool = False, shuffle: bool = False, skip: bool = False
+    ) -> Loader:
+        if name not in self._loaders:
+            self._loaders[name] = Loader(
+                mode,
+                batch_size,
+                train=train,
+                shuffle=shuffle,
+                seed=self.seed,
+                prefetch=self.preprocessing.prefetch_size,
+                bad_image="skip" if skip else self.preprocessing.bad_image,
+            )
+        loader = self._loaders[name]
+        # The mode was closed by teardown, and the accelerator is known only now.
+        loader.mode, loader.threads = mode, self._threads()
+        loader.pin_memory = self._pins_memory()
+        return loader
+
+    def _pins_memory(self) -> bool:
+        trainer = self.trainer
+        return trainer is not None and torch.cuda.is_available() and isinstance(trainer.accelerator, CUDAAccelerator)

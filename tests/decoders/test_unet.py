@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_vision.decoders.unet import UNetDecoder, stage_strides
+from lightning_vision.errors import ConfigError
+from lightning_vision.testing.conformance import check_decoder
+from lightning_vision.types import FeatureInfo
+
+RESNET = FeatureInfo((64, 64, 128, 256, 512), (2, 4, 8, 16, 32), 512)
+SMALL = FeatureInfo((4, 6, 8), (2, 4, 8), 8)
+
+
+@pytest.mark.parametrize(
+    ("levels", "num_stages", "expected"),
+    [
+        ((2, 4, 8, 16, 32), 4, (32, 16, 8, 4, 2)),
+        ((2, 4, 8, 16, 32), 9, (32, 16, 8, 4, 2, 1)),
+        ((4, 8, 16, 32), 2, (32, 16, 8)),
+        ((1, 2, 4), 4, (4, 2, 1)),
+        ((4, 32), 4, (32, 16, 8, 4, 2)),
+        ((3, 9), 4, (9, 3, 1)),
+        ((6, 7), 4, (7, 6, 3, 1)),
+        ((1,), 4, (1,)),
+    ],
+)
+def test_stages_pass_every_map_of_the_encoder(
+    levels: tuple[int, ...], num_stages: int, expected: tuple[int, ...]
+) -> None:
+    assert stage_strides(levels, num_stages) == expected
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        SMALL,
+        FeatureInfo((3,), (1,), 3),
+        FeatureInfo((4, 5), (3, 9), 5),
+        FeatureInfo((4, 5, 6, 7), (2, 2, 4, 4), 7),
+        FeatureInfo((4, 5), (4, 32), 5),
+    ],
+)
+@pytest.mark.parametrize("num_stages", [1, 4, 6])
+def test_any_pyramid_will_do(info: FeatureInfo, num_stages: int) -> None:
+    check_decoder(UNetDecoder(info, 3, num_stages=num_stages))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"conv_norm": None},
+        {"channels": [8, 4, 2]},
+        {"num_fc_layers": 2, "fc_output_size": 5, "fc_norm": "batch", "fc_activation": "swiglu", "fc_use_bias": False},
+        {"num_fc_layers": 1, "fc_norm": "layer", "fc_norm_params": {"eps": 1e-6}, "fc_dropout": 0.5},
+        {"fc_layers": [{"output_size": 3, "activation": None}, {"weights_initializer": "orthogonal"}]},
+    ],
+)
+def test_settings(arguments: dict[str, Any]) -> None:
+    check_decoder(UNetDecoder(SMALL, 3, **arguments))
+
+
+def test_the_parameters_are_those_of_the_reference() -> None:
+    # segmentation_models.pytorch's Unet on resnet18 with five stages: 3,151,120 in its decoder (without the head).
+    decoder = UNetDecoder(RESNET, 21, num_stages=5)
+    assert sum(p.numel() for p in decoder.stages.parameters()) == 3_151_120
+    assert tuple(decoder.head.weight.shape) == (21, 16, 3, 3)
+
+
+def test_fully_connected_layers_see_one_pixel_each() -> None:
+    torch.manual_seed(0)
+    decoder = UNetDecoder(FeatureInfo((4,), (1,), 4), 2, num_fc_layers=2, fc_norm="layer").eval()
+    x = torch.randn(1, 4, 5, 5)
+    moved = x.clone()
+    moved[..., 2, 2] += 1
+    changed = (decoder.fc(x) != decoder.fc(moved)).any(1)[0]
+    assert changed.nonzero().tolist() == [[2, 2]]
+
+
+def test_logits_start_without_bias() -> None:
+    assert not UNetDecoder(SMALL, 3).head.bias.any()
+
+
+def test_too_few_widths_are_refused() -> None:
+    with pytest.raises(ConfigError, match="3 numbers"):
+        UNetDecoder(SMALL, 3, channels=[8, 4])
+
+
+def test_an_unknown_key_of_a_layer_is_refused() -> None:
+    with pytest.raises(ConfigError, match="did you mean: activation"):
+        UNetDecoder(SMALL, 3, fc_layers=[{"activaton": "relu"}])

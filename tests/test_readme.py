@@ -1,0 +1,102 @@
+"""Every command of the README is run, word for word, with small settings appended."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import lightning_vision as lv
+from lightning_vision.__main__ import main
+from lightning_vision.testing.discs import write_discs
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+LINES = [line.split("   #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+COMMANDS = [line for line in LINES if line.startswith("python -m lightning_vision")]
+SMALL = {
+    "fit": ["epochs=1", "image_size=32", "batch_size=8", "data.num_images=48"],
+    "encoder=resnet": ["encoder.use_pretrained=false", "encoder.model_variant=18"],
+    "encoder=mobilenetv2": ["encoder.use_pretrained=false"],
+    "encoder=dinov2": ["encoder.pretrained_model_name_or_path=models/dinov2"],
+    "encoder=stacked_cnn,unet": ["encoder.depth=2"],
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which everything lies that the README speaks of."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    home = tmp_path_factory.mktemp("home")
+    discs = write_discs(home / "discs")
+    for name in ("pets.csv", "weather.csv"):
+        text = discs.read_text(encoding="utf-8")
+        (home / name).write_text(re.sub(r"(\d+(_mask)?\.(png|jpg))", r"discs/\1", text), encoding="utf-8")
+    odd = home / "my photos, (2024)=ü"
+    shutil.copytree(home / "discs", odd / "discs")
+    shutil.copy(home / "pets.csv", odd)
+    for i, name in enumerate(("rain", "sun") * 10):
+        target = home / "weather" / name / f"{i}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (i * 10, 0, 200 if name == "rain" else 0)).save(target)
+    shutil.copytree(home / "weather" / "sun", home / "photos")
+    tiny = Dinov2Config(hidden_size=16, num_hidden_layers=4, num_attention_heads=2, image_size=28, patch_size=14)
+    Dinov2Model(tiny).save_pretrained(home / "models" / "dinov2")
+    lv.fit(
+        data="shapes",
+        epochs=1,
+        image_size=32,
+        overrides={"data.num_images": 48, "output_dir": str(home / "run"), "decoder.channels": [8, 8, 8, 8]},
+    )
+    return home
+
+
+def small(words: list[str]) -> list[str]:
+    """What makes a command quick: a smaller network, fewer images, no download."""
+    actions = {"check", "test", "predict", "encoders", "decoders", "losses", "data"}
+    if actions & set(words):
+        return []
+    added = [w for key, more in SMALL.items() if key in words for w in more]
+    checkpoint = any(w.startswith("checkpoint=") for w in words)
+    if checkpoint:
+        return ["epochs=2", "image_size=32", "data.num_images=48", "decoder.channels=[8,8,8,8]"]
+    fit = [w for w in SMALL["fit"] if "data.num_images" not in w or not any(x.startswith("data=") for x in words)]
+    return added + fit
+
+
+def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["lightning-vision", *words])
+    try:
+        main()
+    except SystemExit as end:
+        assert end.code in (None, 0), words
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command(
+    command: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(home)
+    words = shlex.split(command)[3:]
+    run(words + small(words), monkeypatch)
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_set_up_lines_are_there_and_the_gate_runs_the_tests_line() -> None:
+    set_up = [line for line in LINES if line.startswith("python3 -m venv")]
+    assert len(set_up) == 2
+    assert set_up[0].endswith("-m lightning_vision")
+    assert set_up[1].endswith("-m pytest -n 2")
+    assert "grep -m1 'pytest -n 2' README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_nothing_in_the_readme_escapes_the_tests() -> None:
+    assert len(COMMANDS) >= 12
+    assert all(line.startswith(("python -m lightning_vision", "python3 -m venv")) for line in LINES)
