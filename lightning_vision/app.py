@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from lightning_vision import runfolder
 from lightning_vision.config import compose, instantiate
-from lightning_vision.errors import ConfigError
+from lightning_vision.errors import ConfigError, DataError
 from lightning_vision.resolve import Plan, plain, read_index, resolve
 from lightning_vision.settings import for_checkpoint, override_keys, with_trained_classes
 
@@ -51,7 +51,8 @@ def run(cfg: DictConfig) -> float | None:
         checkpoint = _required(cfg, "checkpoint", EXAMPLE_CHECKPOINT)
         _predict_to_folder(checkpoint, _required(cfg, "source", "source=photos/"), cfg)
     elif cfg.action == "check":
-        return 0.0 if check(cfg) else 1.0
+        if not check(cfg):
+            raise DataError("The data cannot be trained on as they are; the report above says why.")
     else:
         actions = "fit, test, predict, check"
         raise ConfigError("Unknown action.", given=f"action={cfg.action}", expected=actions, override="action=fit")
@@ -90,7 +91,7 @@ def fit(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> Res
     runfolder.start(folder, plan)
 
     from lightning_vision import checkpoint as checkpoints
-    from lightning_vision.build import build_trainer
+    from lightning_vision.assembly import build_trainer
     from lightning_vision.reports.run import report_figures, report_pictures
 
     module, data = _build(plan)
@@ -138,7 +139,7 @@ def test(model: str | Path | VisionModule, config: DictConfig | Sequence[str] | 
         CheckpointError: The checkpoint is unreadable, or the data have other classes, order or channels.
         DataError: The data cannot be used.
     """
-    from lightning_vision.build import build_data, build_trainer
+    from lightning_vision.assembly import build_data, build_trainer
     from lightning_vision.checkpoint import require_same_target
     from lightning_vision.reports.run import report_figures
 
@@ -159,6 +160,8 @@ def test(model: str | Path | VisionModule, config: DictConfig | Sequence[str] | 
         split = "val"
     data = build_data(index, module.geometry, _preprocessing(settings), settings)
     folder = Path(settings["output_dir"])
+    # Nothing is trained: no checkpoints, no early stopping.
+    settings["callbacks"] = {k: v for k, v in settings["callbacks"].items() if v and "monitor" not in v and k != "last"}
     trainer = build_trainer(settings)
     metrics = _evaluate(trainer, module, data, split)
     if trainer.is_global_zero:
@@ -213,7 +216,7 @@ def load(checkpoint: str | Path) -> VisionModule:
         CheckpointError: The file is missing, damaged, or of something else.
     """
     from lightning_vision import checkpoint as checkpoints
-    from lightning_vision.build import rebuild_module
+    from lightning_vision.assembly import rebuild_module
 
     return rebuild_module(checkpoints.read(checkpoint))
 
@@ -264,7 +267,7 @@ def _predict(
     module: VisionModule, source: str | Sequence[Path], settings: dict[str, Any], receive: Callable[[Prediction], None]
 ) -> list[tuple[str, str]]:
     """Predict every image of the source; return the files that were skipped, with the reasons."""
-    from lightning_vision.build import build_data, build_trainer
+    from lightning_vision.assembly import build_data, build_trainer
     from lightning_vision.data.sources.files import FilesSource
     from lightning_vision.inference.predictor import PredictionStream
 
@@ -291,7 +294,7 @@ def _evaluate(trainer: Any, module: VisionModule, data: VisionDataModule, split:
 def _build(plan: Plan) -> tuple[VisionModule, VisionDataModule]:
     from lightning.pytorch import seed_everything
 
-    from lightning_vision.build import build_data, build_module
+    from lightning_vision.assembly import build_data, build_module
 
     seed_everything(plan.config["seed"], workers=True, verbose=False)
     return build_module(plan), build_data(plan.index, plan.geometry, plan.preprocessing, plan.config)

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torchmetrics import MeanMetric
 
 from lightning_vision.checkpoint import pack, restore_encoder_weights
 from lightning_vision.decoders.base import Decoder
@@ -93,7 +94,8 @@ class VisionModule(LightningModule):
         self.encoder_lr_factor = encoder_lr_factor
         self.config = dict(config or {})
         self.seed = seed
-        self.train_scores = task.scores()
+        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.train_scores = task.scores() if task.train_figures else None
         self.val_scores = task.scores()
         self.test_scores = task.scores()
         # Segmentation is also scored at the size of each mask's own file.
@@ -133,26 +135,24 @@ class VisionModule(LightningModule):
                 image, target = transform(image, target, generator)
         logits = self(image)
         loss = self._loss(logits, target)
-        if self.task.train_figures:
-            self.train_scores.update(logits.detach(), target, loss)
-        else:
-            # A class map of zero size counts nothing, but keeps the one way in which the loss is added up.
-            self.train_scores.loss_sum += loss.detach().double() * len(image)
-            self.train_scores.loss_weight += len(image)
+        self.train_loss.update(loss.detach(), len(image))
+        if self.train_scores is not None and target is not None:
+            self.train_scores.update(logits.detach(), target)
         return loss
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training figures and the learning rates."""
-        computed = self.train_scores.compute()
-        row = {"train/loss": computed["loss"].float()}
-        if self.task.train_figures:
-            row |= {f"train/{k}": torch.tensor(v) for k, v in self.task.figures(computed).items()}
+        row = {"train/loss": self.train_loss.compute()}
+        self.train_loss.reset()
+        if self.train_scores is not None:
+            figures = self.task.figures(self.train_scores.compute())
+            row |= {f"train/{k}": torch.tensor(v) for k, v in figures.items()}
+            self.train_scores.reset()
         optimizer = self.optimizers(use_pl_optimizer=False)
         for group in optimizer.param_groups:  # type: ignore[union-attr]
             if not group["name"].endswith("_no_decay"):
                 row[f"lr/{group['name']}"] = torch.tensor(float(group["lr"]))
         self.log_dict(row, sync_dist=True)
-        self.train_scores.reset()
 
     # Evaluation
 

@@ -13,7 +13,7 @@ from lightning_vision.data.geometry import infer_geometry
 from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.errors import ConfigError, listed
-from lightning_vision.signatures import describe
+from lightning_vision.signatures import class_constants
 from lightning_vision.types import Geometry, TargetKind, TargetSpec
 
 TASK_OF_OUTPUT = {"label": "classification", "mask": "segmentation"}
@@ -85,23 +85,8 @@ def read_index(node: Mapping[str, Any], wanted: TargetKind | None, seed: int) ->
     return cast(SampleIndex, source.read(wanted, seed))
 
 
-def declared(target: str, constant: str) -> Any:
-    """What a part says of itself in a class constant, read without importing it.
-
-    Raises:
-        ConfigError: The part does not say it.
-    """
-    signature = describe(target)
-    if signature is None or constant not in signature.constants:
-        raise ConfigError(
-            f"{target} does not declare what it serves.",
-            expected=f"a class constant `{constant}`, as the base class describes it",
-        )
-    return signature.constants[constant]
-
-
 def _task(config: dict[str, Any], reasons: dict[str, str]) -> str:
-    output = declared(config["decoder"]["_target_"], "output")
+    output = class_constants(config["decoder"]["_target_"])["output"]
     served = TASK_OF_OUTPUT[output]
     task = config["task"]
     if task == "auto":
@@ -127,12 +112,12 @@ def _loss(config: dict[str, Any], task: str, reasons: dict[str, str]) -> None:
         reasons["loss"] = f"the default loss of {task}"
         return
     target = config["loss"]["_target_"]
-    served = declared(target, "tasks")
+    served = class_constants(target)["tasks"]
     if task not in served:
         fitting = []
         for name, path in options_of("loss").items():
             other = OmegaConf.load(path).get("_target_")
-            if other and task in declared(other, "tasks"):
+            if other and task in class_constants(other)["tasks"]:
                 fitting.append(name)
         raise ConfigError(
             "The loss does not serve the task.",
@@ -196,14 +181,18 @@ def _monitor(config: dict[str, Any], index: SampleIndex, task: str, reasons: dic
             expected="a figure of the training split, or data with rows for val",
             override="monitor=train/loss",
         )
-    mode = "min" if config["monitor"].endswith("loss") else "max"
+    fill_monitor(config)
+
+
+def fill_monitor(config: dict[str, Any]) -> None:
+    """Tell the callbacks what is monitored, and whether it should be large or small."""
     for callback in (config.get("callbacks") or {}).values():
-        if isinstance(callback, dict):
-            # The same node twice: each callback refers to the root's monitor by interpolation.
-            if callback.get("monitor") == "auto":
-                callback["monitor"] = config["monitor"]
-            if callback.get("mode") == "auto":
-                callback["mode"] = "min" if str(callback.get("monitor")).endswith("loss") else mode
+        if not isinstance(callback, dict) or "monitor" not in callback:
+            continue
+        if callback["monitor"] == "auto":
+            callback["monitor"] = config["monitor"]
+        if callback.get("mode") == "auto":
+            callback["mode"] = "min" if str(callback["monitor"]).endswith("loss") else "max"
 
 
 def _encoder_lr(config: dict[str, Any], reasons: dict[str, str]) -> None:

@@ -113,14 +113,18 @@ def test_test_action_gives_the_figures_of_the_fit(trained: lv.Result, tmp_path: 
     assert (tmp_path / "metrics.json").is_file()
 
 
+def read(path: str) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array(image)
+
+
 def test_prediction_has_each_images_own_size(trained: lv.Result, shapes: Path) -> None:
     paths = [str(shapes.parent / n) for n in ("0.jpg", "1.png", "3.png")]
     found = lv.predict(trained.checkpoint, paths)
-    sizes = [Image.open(p).size[::-1] for p in paths]
-    assert [p.mask.shape for p in found] == sizes
+    arrays = [read(p) for p in paths]
+    assert [p.mask.shape for p in found] == [a.shape[:2] for a in arrays]
     assert all(p.mask.dtype == np.uint8 and p.mask.max() <= 2 for p in found)
-    array = np.array(Image.open(paths[1]))
-    from_array, from_pil = lv.predict(trained.checkpoint, [array, Image.fromarray(array)])
+    from_array, from_pil = lv.predict(trained.checkpoint, [arrays[1], Image.fromarray(arrays[1])])
     assert np.array_equal(from_array.mask, found[1].mask)
     assert np.array_equal(from_pil.mask, found[1].mask)
 
@@ -136,15 +140,16 @@ def test_classification_from_the_same_table(shapes: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("step", [2, 3, 4], ids=["mid-epoch", "last batch of an epoch", "first batch of the next"])
 def test_resume_continues_exactly(shapes: Path, tmp_path: Path, step: int) -> None:
-    words = [*STEPS, f"+callbacks.steps.dirpath='{tmp_path / 'steps'}'", "+encoder.conv_dropout=0.3"]
-    words[-1] = "encoder.conv_dropout=0.3"
+    words = ["encoder.conv_dropout=0.3", *STEPS, f"+callbacks.steps.dirpath='{tmp_path / 'steps'}'"]
     whole = settings(shapes, tmp_path / "whole", augmentation="flip")
     lv.fit(words, **whole)
-    part = settings(shapes, tmp_path / "part", augmentation="flip")
+    (tmp_path / "whole" / "checkpoints" / "last.ckpt").rename(tmp_path / "whole.ckpt")
+    # The same run folder: a run is resumed where it stopped.
+    part = settings(shapes, tmp_path / "whole", augmentation="flip")
     part["checkpoint"] = str(tmp_path / "steps" / f"step={step}.ckpt")
-    words[-2] = f"+callbacks.steps.dirpath='{tmp_path / 'more'}'"
+    words[-1] = f"+callbacks.steps.dirpath='{tmp_path / 'more'}'"
     lv.fit(words, **part)
-    a, b = (checkpoints.read(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "part"))
+    a, b = (checkpoints.read(tmp_path / name) for name in ("whole.ckpt", "whole/checkpoints/last.ckpt"))
     assert a["global_step"] == b["global_step"] == 6
     for key, value in a["state_dict"].items():
         assert torch.equal(value, b["state_dict"][key]), key

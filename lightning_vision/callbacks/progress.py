@@ -41,6 +41,7 @@ class Progress(ProgressBar):
         self._bar: RichProgress | None = None
         self._task = TaskID(0)
         self._started = 0.0
+        self._ended: tuple[int, float] | None = None
 
     def disable(self) -> None:
         """Called by Lightning on every process but the first."""
@@ -57,6 +58,7 @@ class Progress(ProgressBar):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's bar."""
+        self._leave_line(trainer)
         self._started = time.perf_counter()
         self._open(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", self.total_train_batches)
 
@@ -67,12 +69,13 @@ class Progress(ProgressBar):
         self._advance(batch_idx + 1, self.total_train_batches)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the bar and leave the epoch's line."""
+        """Close the bar."""
         self._close()
-        figures = trainer.callback_metrics
-        shown = [f"{name} {float(figures[name]):.4f}" for name in SHOWN if name in figures]
-        seconds = time.perf_counter() - self._started
-        self.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {'  '.join(shown)}  {seconds:.1f} s")
+        self._ended = (trainer.current_epoch, time.perf_counter() - self._started)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the line of the last epoch."""
+        self._leave_line(trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the test's bar."""
@@ -102,6 +105,16 @@ class Progress(ProgressBar):
     def total_test_batches_current_dataloader_list(trainer: Trainer) -> list[int]:
         """Batches of each test loader."""
         return [int(n) for n in trainer.num_test_batches]
+
+    def _leave_line(self, trainer: Trainer) -> None:
+        # The training figures of an epoch are known only after the callbacks of its end.
+        if self._ended is None:
+            return
+        epoch, seconds = self._ended
+        self._ended = None
+        figures = trainer.callback_metrics
+        shown = [f"{name} {float(figures[name]):.4f}" for name in SHOWN if name in figures]
+        self.print(f"epoch {epoch + 1}/{trainer.max_epochs}  {'  '.join(shown)}  {seconds:.1f} s")
 
     def _open(self, title: str, total: float) -> None:
         if not (self._enabled and sys.stdout.isatty()):

@@ -182,6 +182,8 @@ def _eight_bit(image: Image.Image, path: str, keep_alpha: bool) -> npt.NDArray[n
         image = image.convert("L")
     elif mode in ("La", "RGBa"):
         image = image.convert("LA" if mode == "La" else "RGBA")
+    elif mode == "P" and alpha:
+        image = image.convert("RGBA")  # to RGB at once, Pillow warns
     if image.mode in ("L", "LA"):
         wanted = "LA" if alpha and keep_alpha else "L"
     else:

@@ -45,7 +45,8 @@ def read_mask_file(path: str) -> MaskFile:
     try:
         if path.lower().endswith(".npy"):
             return MaskFile(_integers(np.load(path, allow_pickle=False), path))
-        with Image.open(path) as image:
+        # Not by name: Pillow maps a named TIFF without compression, and garbles it if its orientation swaps the sides.
+        with open(path, "rb") as file, Image.open(file) as image:
             image.load()
             return _pillow_mask(image, path)
     except DataError:

@@ -13,8 +13,9 @@ from lightning_vision.encoders.options import Activation, Initializer, Norm
 from lightning_vision.errors import ConfigError
 from lightning_vision.types import Between, FeatureInfo
 
-# Width of each stage, coarse to fine, as segmentation_models.pytorch has it; a sixth stage and more keep the last.
-DEFAULT_CHANNELS = (256, 128, 64, 32, 16)
+# Channels per pixel of stride: 256 at stride 16 down to 16 at stride 1, segmentation_models.pytorch's widths for an
+# encoder of strides 2 to 32; an encoder that ends at stride 4 does not pay for 256 channels at full resolution.
+CHANNELS_PER_STRIDE, MAX_CHANNELS = 16, 256
 
 
 class UNetDecoder(Decoder):
@@ -29,7 +30,7 @@ class UNetDecoder(Decoder):
         num_classes: Number of classes.
         conv_norm: Normalisation behind each convolution: ``batch`` or None.
         num_stages: Number of stages, at most as many as lead to stride 1.
-        channels: Width of each stage, coarse to fine. None: 256, 128, 64, 32, 16, 16, ...
+        channels: Width of each stage, coarse to fine. None: 16 times the stage's stride, at most 256.
         num_fc_layers: Number of fully connected layers that are applied to every pixel before the class projection.
         fc_output_size: Their width.
         fc_use_bias: Whether they have a bias.
@@ -70,9 +71,7 @@ class UNetDecoder(Decoder):
         # Where several maps share a stride the deepest of them speaks for it.
         self.level_of = {stride: i for i, stride in enumerate(info.strides)}
         self.strides = stage_strides(tuple(self.level_of), num_stages)
-        widths = list(channels) if channels is not None else list(DEFAULT_CHANNELS)
-        if channels is None:
-            widths += [DEFAULT_CHANNELS[-1]] * (len(self.strides) - 1 - len(widths))
+        widths = channels or [min(CHANNELS_PER_STRIDE * stride, MAX_CHANNELS) for stride in self.strides[1:]]
         if len(widths) < len(self.strides) - 1:
             raise ConfigError(
                 "The U-Net decoder needs a width for every stage.",

@@ -32,6 +32,7 @@ class Encoder(nn.Module):
             additions are trained. Needs the extra ``peft``.
         use_pretrained: Whether the weights come from pretraining.
         saved_weights_in_checkpoint: None or True: a checkpoint holds the weights. False: only their digest and origin.
+        weights: Local file or folder of weights, which the subclass loads.
 
     Attributes:
         info: Channels and strides of the pyramid, fine to coarse, and the length of the embedding.
@@ -54,6 +55,7 @@ class Encoder(nn.Module):
         adapter: str | dict[str, Any] | None = None,
         use_pretrained: bool = False,
         saved_weights_in_checkpoint: bool | None = None,
+        weights: str | None = None,
     ) -> None:
         super().__init__()
         self.num_channels = 3 if num_channels is None else num_channels
@@ -67,6 +69,12 @@ class Encoder(nn.Module):
         self.multiple = 1
         self.min_size = (1, 1)
         self.adapter = None if skip else AdapterSpec.parse(adapter)
+        if weights is not None and not use_pretrained:
+            raise ConfigError(
+                "Weights are named, but not to be used.",
+                given=f"encoder.weights={weights} and encoder.use_pretrained=false",
+                override=["encoder.use_pretrained=true", "encoder.weights=null"],
+            )
         if self.adapter is not None and not trainable:
             raise ConfigError(
                 "An adapter is trained, a frozen encoder is not.",

@@ -73,7 +73,7 @@ class HuggingFaceEncoder(Encoder):
         skip: bool = False,
         adapter: str | dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(num_channels, trainable, skip, adapter, use_pretrained, saved_weights_in_checkpoint)
+        super().__init__(num_channels, trainable, skip, adapter, use_pretrained, saved_weights_in_checkpoint, weights)
         self._family = find_family(family)
         if self.skip:
             return
@@ -96,7 +96,7 @@ class HuggingFaceEncoder(Encoder):
         # The model compares the input with the number that it was built for.
         self.model.get_submodule(self._family.patch_embedding.rpartition(".")[0]).num_channels = self.num_channels
         self.model.config.num_channels = self.num_channels
-        if use_pretrained and weights is not None:
+        if weights is not None:
             self.load_local_weights(weights)
         stats = _stats(_weights_folder(weights) or folder) or self._family.stats
         self.pixel_stats = stats.for_channels(self.num_channels)

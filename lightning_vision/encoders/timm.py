@@ -71,7 +71,7 @@ class TimmEncoder(Encoder):
         skip: bool = False,
         adapter: str | dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(num_channels, trainable, skip, adapter, use_pretrained, saved_weights_in_checkpoint)
+        super().__init__(num_channels, trainable, skip, adapter, use_pretrained, saved_weights_in_checkpoint, weights)
         if self.skip:
             return
         check_name(model_name)
@@ -81,7 +81,7 @@ class TimmEncoder(Encoder):
         self._cfg: dict[str, Any] = dict(self.model.pretrained_cfg)
         if model_kwargs and "img_size" in model_kwargs:
             self._cfg["input_size"] = (3, *pair(model_kwargs["img_size"], "encoder.model_kwargs.img_size"))
-        if weights is not None and use_pretrained:
+        if weights is not None:
             self._cfg |= _folder_config(Path(weights).expanduser(), model_name)
             self.load_local_weights(weights)
         elif download:
@@ -228,9 +228,7 @@ def _create(model_name: str, download: bool, cache_dir: str | None, kwargs: dict
     for size in ANY_SIZE:
         try:
             with offline_if_unreachable() if download else nullcontext():
-                model = timm.create_model(
-                    model_name, pretrained=download, cache_dir=cache_dir, **{**size, **kwargs}
-                )
+                model = timm.create_model(model_name, pretrained=download, cache_dir=cache_dir, **{**size, **kwargs})
         except TypeError as error:
             if any(key in str(error) for key in size):
                 continue

@@ -59,7 +59,7 @@ class TorchvisionEncoder(Encoder):
         skip: bool = False,
         adapter: str | dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(num_channels, trainable, skip, adapter, use_pretrained, saved_weights_in_checkpoint)
+        super().__init__(num_channels, trainable, skip, adapter, use_pretrained, saved_weights_in_checkpoint, weights)
         self._family = find_family(family)
         builder = find_builder(family, model_variant)
         default = models.get_model_weights(builder)["DEFAULT"]
@@ -71,7 +71,7 @@ class TorchvisionEncoder(Encoder):
         self.pixel_stats = _stats(default).for_channels(self.num_channels)
         self.min_size = (self._family.min_size, self._family.min_size)
         adapt_first_conv(self.model, self._family.first_conv, self.num_channels, pretrained=False)
-        if weights is not None and use_pretrained:
+        if weights is not None:
             self.load_local_weights(weights)
         elif use_pretrained:
             self.load_pretrained_state(_download(default, model_cache_dir), str(default))

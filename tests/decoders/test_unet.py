@@ -63,9 +63,13 @@ def test_settings(arguments: dict[str, Any]) -> None:
 
 
 def test_the_parameters_are_those_of_the_reference() -> None:
-    # segmentation_models.pytorch's Unet on resnet18 with five stages: 3,151,120 in its decoder (without the head).
+    # segmentation_models.pytorch's Unet on resnet18 has five stages and 3.15 million parameters in its decoder. A stage
+    # is two 3 x 3 convolutions without bias, the first on what was upsampled and what is joined, each with a BatchNorm.
+    incoming = (512 + 256, 256 + 128, 128 + 64, 64 + 64, 32)
+    widths = (256, 128, 64, 32, 16)
+    expected = sum(9 * i * o + 9 * o * o + 4 * o for i, o in zip(incoming, widths, strict=True))
     decoder = UNetDecoder(RESNET, 21, num_stages=5)
-    assert sum(p.numel() for p in decoder.stages.parameters()) == 3_151_120
+    assert sum(p.numel() for p in decoder.stages.parameters()) == expected == 3_151_552
     assert tuple(decoder.head.weight.shape) == (21, 16, 3, 3)
 
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, cast
 
+import torch
 from lightning.pytorch import Trainer
 from torch import nn
 from torch.optim import Optimizer
@@ -20,9 +21,14 @@ from lightning_vision.decoders.base import Decoder
 from lightning_vision.encoders.base import Encoder
 from lightning_vision.module import VisionModule
 from lightning_vision.necks.pyramid import PyramidNeck
-from lightning_vision.resolve import Plan, declared
+from lightning_vision.resolve import Plan
+from lightning_vision.signatures import class_constants
 from lightning_vision.tasks import TASKS
 from lightning_vision.types import IMAGENET_STATS, UNIT_STATS, Geometry, PixelStats, TargetSpec
+
+
+# Pixels a side of the image that finds out which parameters are used.
+PROBE_SIZE = 32
 
 
 def build_module(plan: Plan) -> VisionModule:
@@ -68,7 +74,7 @@ def _assemble(
 ) -> VisionModule:
     task = TASKS[task_name](target)
     info, neck = encoder.info, None
-    wants_pyramid = declared(config["decoder"]["_target_"], "consumes") == "pyramid"
+    wants_pyramid = class_constants(config["decoder"]["_target_"])["consumes"] == "pyramid"
     if wants_pyramid and (info.one_scale or not config["neck"].get("auto")):
         neck = _neck(config["neck"], encoder)
         info = neck.info
@@ -86,7 +92,7 @@ def _assemble(
         built = cast(Any, instantiate(optimizer))(groups)
         return built, instantiate(config["scheduler"], optimizer=built, total_steps=total_steps)
 
-    return VisionModule(
+    module = VisionModule(
         encoder,
         neck,
         decoder,
@@ -102,6 +108,36 @@ def _assemble(
         config=config,
         seed=config["seed"],
     )
+    freeze_unused(module)
+    return module
+
+
+def freeze_unused(module: VisionModule) -> None:
+    """Switch off the gradients of parameters that no output depends on.
+
+    An encoder's parts beside a pyramid (a mask token, a fully connected stack behind the embedding) would be counted as
+    trained and, with several processes, stop the run: DDP waits for their gradients.
+    """
+    channels, (height, width) = module.geometry.num_channels, module.encoder.min_size
+    image = torch.zeros(1, channels, max(height, PROBE_SIZE), max(width, PROBE_SIZE), dtype=torch.uint8)
+    training = module.training
+    with torch.enable_grad():
+        output = module.eval()(image)
+    module.train(training)
+    used = set()
+    nodes = [output.grad_fn]
+    seen = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        used.add(id(getattr(node, "variable", None)))
+        for following, _ in node.next_functions if node is not None else ():
+            if following is not None and following not in seen:
+                seen.add(following)
+                nodes.append(following)
+    for part in (module.encoder, module.neck, module.decoder):
+        for parameter in part.parameters() if part is not None else ():
+            if id(parameter) not in used:
+                parameter.requires_grad_(False)
 
 
 def build_data(
@@ -130,6 +166,10 @@ def quiet_lightning() -> None:
     # The loader shards by rank itself and sees each row once.
     warnings.filterwarnings("ignore", message=".*DistributedSampler.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    # torch renamed a type that Lightning 2.6 still asks for.
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    # Without validation rows there is an empty list of loaders.
+    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
     # A run folder is new, or belongs to the run that is resumed.
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
 

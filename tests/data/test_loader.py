@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from lightning_vision.data import loader as loader_module
+from lightning_vision.data.index import PackedStrings, SampleIndex
+from lightning_vision.data.loader import THREAD_PREFIX, Loader
+from lightning_vision.data.modes import Failure, Lazy, Mode, SampleDecoder, Wait
+from lightning_vision.data.preprocessing import Preprocessing
+from lightning_vision.errors import DataError
+from lightning_vision.types import Geometry
+
+
+class Fake(Mode):
+    """Fills each image with its row's number; some rows fail."""
+
+    prefetch = 2
+
+    def __init__(self, rows: np.ndarray, failing: tuple[int, ...] = ()) -> None:
+        names = PackedStrings.from_strings(f"/f/{i}.png" for i in range(int(rows.max(initial=0)) + 1))
+        n = len(names)
+        index = SampleIndex(names, np.zeros(n, np.uint8), label=(np.arange(n) % 7).astype(np.int32))
+        super().__init__(SampleDecoder(index, Geometry(1, 1, 1), Preprocessing()), rows)
+        self.failing, self.started = failing, 0
+
+    def start(self, rows: np.ndarray, images: torch.Tensor, masks: torch.Tensor | None, pool: Executor) -> Wait:
+        self.started += 1
+        images.copy_(torch.from_numpy(rows % 251).reshape(-1, 1, 1, 1))
+        bad = [(i, int(r)) for i, r in enumerate(rows) if r in self.failing]
+        return lambda: [Failure(i, DataError(f"/f/{r}.png: the file is empty")) for i, r in bad]
+
+
+@contextmanager
+def ranks(rank: int, world: int) -> Iterator[None]:
+    patch = pytest.MonkeyPatch()
+    patch.setattr(loader_module, "_rank_and_world", lambda: (rank, world))
+    try:
+        yield
+    finally:
+        patch.undo()
+
+
+def indices(loader: Loader) -> list[list[int]]:
+    return [batch["index"].tolist() for batch in loader]
+
+
+rows_of = st.integers(1, 60).map(lambda n: np.arange(n) * 3 + 1)
+
+
+@given(rows_of, st.integers(1, 9), st.integers(1, 6), st.integers(0, 3))
+def test_training_shards(rows: np.ndarray, batch_size: int, world: int, epoch: int) -> None:
+    seen, steps, sizes = [], set(), set()
+    for rank in range(world):
+        with ranks(rank, world):
+            loader = Loader(Fake(rows), batch_size, train=True, shuffle=True, seed=3)
+            loader.sampler.set_epoch(epoch)
+            batches = indices(loader)
+            assert len(batches) == len(loader)
+            repeats = loader.repeats_added
+        steps.add(len(batches))
+        sizes.add(tuple(map(len, batches)))
+        seen += [row for batch in batches for row in batch]
+    assert len(steps) == len(sizes) == 1  # equal steps, or DDP hangs
+    assert set(seen) == set(rows.tolist())
+    assert len(seen) - len(rows) == repeats <= world - 1
+    lengths = next(iter(sizes))
+    if len(lengths) > 1 and batch_size > 1:
+        assert min(lengths) > 1
+    assert max(lengths) <= batch_size + 1
+
+
+@given(rows_of, st.integers(1, 9), st.integers(1, 6))
+def test_evaluation_shards(rows: np.ndarray, batch_size: int, world: int) -> None:
+    seen, steps = [], set()
+    for rank in range(world):
+        with ranks(rank, world):
+            loader = Loader(Fake(rows), batch_size)
+            batches = list(loader)
+            assert len(batches) == len(loader)
+            assert loader.repeats_added == 0
+        steps.add(len(batches))
+        for batch in batches:
+            assert batch["image"].shape == (len(batch["index"]), 1, 1, 1)
+            assert batch["target"].shape == batch["index"].shape
+            seen += batch["index"].tolist()
+    assert len(steps) == 1
+    assert sorted(seen) == rows.tolist()  # each exactly once
+
+
+@given(rows_of, st.integers(1, 9), st.integers(0, 5), st.data())
+def test_a_state_continues_exactly(rows: np.ndarray, batch_size: int, epoch: int, data: st.DataObject) -> None:
+    def make() -> Loader:
+        return Loader(Fake(rows), batch_size, train=True, shuffle=True, seed=1)
+
+    loader = make()
+    loader.sampler.set_epoch(epoch)
+    whole = indices(loader)
+    stop = data.draw(st.integers(1, len(whole)))
+    iterator = iter(loader)
+    for _ in range(stop):
+        next(iterator)
+    state = loader.state_dict()
+    assert all(type(value) is int for value in state.values())
+    resumed = make()
+    resumed.load_state_dict(state)
+    assert resumed.state_dict() == state
+    if stop == len(whole):
+        assert (state["epoch"], state["batches"]) == (epoch + 1, 0)
+        loader.sampler.set_epoch(epoch + 1)
+        whole, stop = indices(loader), 0
+    assert indices(resumed) == whole[stop:]
+    # Only the first epoch after the resume is shortened.
+    resumed.sampler.set_epoch(epoch)
+    loader.sampler.set_epoch(epoch)
+    assert indices(resumed) == indices(loader)
+
+
+def test_a_state_of_an_epoch_that_ended_early_is_not_used_in_the_next() -> None:
+    loader = Loader(Fake(np.arange(20)), 4, train=True, shuffle=True)
+    loader.load_state_dict({**loader.state_dict(), "epoch": 0, "batches": 3})
+    loader.sampler.set_epoch(1)
+    assert len(indices(loader)) == 5
+
+
+def test_a_state_of_other_data_is_said_and_not_used() -> None:
+    state = {**Loader(Fake(np.arange(20)), 4, train=True).state_dict(), "batches": 3}
+    other = Loader(Fake(np.arange(21)), 4, train=True)
+    with pytest.warns(UserWarning, match="rows 20 -> 21"):
+        other.load_state_dict(state)
+    assert sum(map(len, indices(other))) == 21
+
+
+def test_order_is_of_seed_and_epoch_alone() -> None:
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        loader = Loader(Fake(np.arange(30)), 7, train=True, shuffle=True, seed=seed)
+        loader.sampler.set_epoch(epoch)
+        return indices(loader)
+
+    first = order(0, 0)
+    torch.manual_seed(5)
+    np.random.default_rng(5)
+    random.seed(5)
+    assert order(0, 0) == first
+    assert len({str(order(s, e)) for s in range(3) for e in range(3)}) == 9
+    fixed = Loader(Fake(np.arange(30)), 7)
+    assert [row for batch in indices(fixed) for row in batch] == list(range(30))
+
+
+def test_batches_hold_what_they_say() -> None:
+    loader = Loader(Fake(np.arange(40, 60)), 6, train=True, shuffle=True)
+    for batch in loader:
+        assert batch["image"].dtype == torch.uint8
+        assert batch["image"].is_contiguous()
+        assert batch["target"].dtype == batch["index"].dtype == torch.int64
+        assert torch.equal(batch["image"].flatten().long(), batch["index"])
+        assert torch.equal(batch["target"], batch["index"] % 7)
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 3, 100])
+def test_prefetch_is_bounded_and_changes_nothing(prefetch: int) -> None:
+    mode = Fake(np.arange(40))
+    loader = Loader(mode, 4, prefetch=prefetch)
+    seen = []
+    for step, batch in enumerate(loader, 1):
+        assert mode.started == min(10, step + prefetch)
+        seen += batch["index"].tolist()
+    assert seen == list(range(40))
+
+
+def test_bad_images_raise_or_are_left_out() -> None:
+    with pytest.raises(DataError, match=r"/f/5\.png"):
+        indices(Loader(Fake(np.arange(12), failing=(5,)), 4))
+    loader = Loader(Fake(np.arange(12), failing=(5, 8, 9, 10, 11)), 4, bad_image="skip")
+    assert indices(loader) == indices(loader) == [[0, 1, 2, 3], [4, 6, 7], []]
+    assert loader.bad == [(f"/f/{i}.png", "the file is empty") for i in (5, 8, 9, 10, 11)]
+    batch = list(loader)[1]
+    assert batch["target"].tolist() == [4, 6, 0]
+    assert batch["image"].flatten().tolist() == [4, 6, 7]
+
+
+def test_a_training_batch_without_any_image_is_an_error() -> None:
+    loader = Loader(Fake(np.arange(8), failing=(4, 5, 6, 7)), 4, train=True, bad_image="skip")
+    with pytest.raises(DataError, match="no image of a training batch"):
+        indices(loader)
+
+
+def test_load_is_outside_of_any_epoch() -> None:
+    loader = Loader(Fake(np.arange(20)), 4, train=True)
+    iterator = iter(loader)
+    next(iterator)
+    with ranks(1, 2):
+        assert loader.load(np.array([7, 3]))["index"].tolist() == [7, 3]
+    assert loader.state_dict()["batches"] == 1
+
+
+def test_what_lightning_looks_at() -> None:
+    loader = Loader(Fake(np.arange(5)), 2, train=True, shuffle=True)
+    assert loader.batch_sampler is None
+    assert loader.batch_size == 2
+    assert len(loader.sampler) == 5
+    assert sorted(loader.sampler) == list(range(5))
+    iter(loader)  # asked for and thrown away: nothing may start
+    assert not decode_threads()
+
+
+@pytest.fixture
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lazy:
+    paths = [str(tmp_path / f"{i}.png") for i in range(40)]
+    for path in paths:
+        Image.new("RGB", (4, 4)).save(path)
+    index = SampleIndex(PackedStrings.from_strings(paths), np.zeros(40, np.uint8))
+    call = SampleDecoder.__call__
+
+    def slowly(self: SampleDecoder, *arguments: Any) -> None:
+        time.sleep(0.002)
+        call(self, *arguments)
+
+    monkeypatch.setattr(SampleDecoder, "__call__", slowly)
+    return Lazy(SampleDecoder(index, Geometry(4, 4, 3), Preprocessing()), np.arange(40))
+
+
+def decode_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith(THREAD_PREFIX)]
+
+
+def test_threads_end_with_the_epoch_the_generator_or_close(slow: Lazy) -> None:
+    loader = Loader(slow, 4, threads=3)
+    iterator = iter(loader)
+    assert not decode_threads()
+    next(iterator)
+    assert len(decode_threads()) == 3
+    for _ in range(9):
+        next(iterator)
+    assert not decode_threads()  # the last batch is out, though nobody asked for its successor
+    iterator = iter(loader)
+    next(iterator)
+    assert decode_threads()
+    del iterator
+    assert not decode_threads()
+    iterator = iter(loader)
+    next(iterator)
+    loader.close()
+    assert not decode_threads()
+
+
+def test_an_error_in_a_thread_reaches_the_consumer_with_its_path(slow: Lazy) -> None:
+    path = Path(slow.decoder.index.image_path(17))
+    path.write_bytes(path.read_bytes()[:40])
+    iterator = iter(Loader(slow, 4, threads=3))
+    seen = [row for _ in range(4) for row in next(iterator)["index"].tolist()]
+    with pytest.raises(DataError, match=r"17\.png"):
+        next(iterator)
+    assert seen == list(range(16))
+    assert not decode_threads()
+
+
+def test_an_index_without_targets_has_none(slow: Lazy) -> None:
+    assert set(next(iter(Loader(slow, 4)))) == {"image", "index"}
+
+
+def test_batch_size_is_checked() -> None:
+    with pytest.raises(ValueError, match="batch_size"):
+        Loader(Fake(np.arange(3)), 0)

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lightning_vision.data import modes as modes_module
+from lightning_vision.data.index import PackedStrings, SampleIndex
+from lightning_vision.data.modes import Eager, LazyCached, Mode, SampleDecoder, available_memory, open_mode
+from lightning_vision.data.preprocessing import Preprocessing
+from lightning_vision.errors import ConfigError, DataError
+from lightning_vision.testing.datasets import write_mask
+from lightning_vision.types import Geometry, TargetSpec
+
+N = 9
+MODES = ["lazy", "eager", "lazy_cached"]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> SampleIndex:
+    rng = np.random.default_rng(0)
+    for i in range(N):
+        size = (10 + i, 14)
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(
+            tmp_path / f"i{i}.{'jpg' if i % 2 else 'png'}"
+        )
+        write_mask(tmp_path / f"m{i}.png", rng.integers(0, 2, size, dtype=np.uint8))
+    image = PackedStrings.from_strings(str(tmp_path / f"i{i}.{'jpg' if i % 2 else 'png'}") for i in range(N))
+    mask = PackedStrings.from_strings(str(tmp_path / f"m{i}.png") for i in range(N))
+    return SampleIndex(image, np.zeros(N, np.uint8), mask=mask, target=TargetSpec("mask", ("a", "b"), 255))
+
+
+def mode_of(index: SampleIndex, cache: Path, mode: str, rows: np.ndarray | None = None, **settings: Any) -> Mode:
+    preprocessing = Preprocessing(mode=mode, lazy_cache_dir=str(cache), **settings)  # type: ignore[arg-type]
+    return open_mode(SampleDecoder(index, Geometry(8, 9, 3), preprocessing), np.arange(N) if rows is None else rows)
+
+
+def fetch(mode: Mode, rows: list[int], masks: bool = True) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    images = torch.full((len(rows), 3, 8, 9), 77, dtype=torch.uint8)
+    targets = torch.full((len(rows), 8, 9), 77, dtype=torch.uint8)
+    with ThreadPoolExecutor(2) as pool:
+        failures = mode.fetch(np.array(rows, np.int64), images, targets if masks else None, pool)
+    return images, targets, [f.position for f in failures]
+
+
+@pytest.mark.parametrize("method", ["interpolate", "crop_or_pad"])
+def test_the_three_modes_give_the_same_bits(index: SampleIndex, tmp_path: Path, method: str) -> None:
+    orders = [[4, 2, 7], [0, 1, 2, 3, 4, 5, 6, 7, 8], [8, 8, 0], []]
+    settings = {"resize_method": method}
+    found = {}
+    for name in MODES:
+        mode = mode_of(index, tmp_path / "c", name, **settings)
+        # Twice: the second time, the cache holds all rows.
+        found[name] = [fetch(mode, rows) for rows in orders + orders]
+        mode.close()
+    for name in MODES[1:]:
+        for (image, mask, _), (expected, expected_mask, _) in zip(found[name], found["lazy"], strict=True):
+            assert torch.equal(image, expected)
+            assert torch.equal(mask, expected_mask)
+    assert found["lazy"][1][1].unique().numel() > 1
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_rows_of_a_split_are_rows_of_the_index(index: SampleIndex, tmp_path: Path, name: str) -> None:
+    part = mode_of(index, tmp_path / "c", name, np.array([2, 5, 6]))
+    whole = mode_of(index, tmp_path / "c", "lazy")
+    assert torch.equal(fetch(part, [6, 2])[0], fetch(whole, [6, 2])[0])
+
+
+def test_a_cached_row_is_not_decoded_again(index: SampleIndex, tmp_path: Path) -> None:
+    mode = mode_of(index, tmp_path / "c", "lazy_cached")
+    first = fetch(mode, [0, 1, 2])  # the run is killed here: the store is not closed
+    again = mode_of(index, tmp_path / "c", "lazy_cached")
+    calls = []
+    decoder = again.decoder
+
+    def counted(row: int, image: torch.Tensor, mask: torch.Tensor | None) -> None:
+        calls.append(row)
+        decoder(row, image, mask)
+
+    again.decoder = counted  # type: ignore[assignment]
+    second = fetch(again, [0, 1, 2, 3, 4])
+    assert sorted(calls) == [3, 4]
+    assert torch.equal(second[0][:3], first[0])
+    fetch(again, [4, 3, 2, 1, 0])
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_failures_are_placed(index: SampleIndex, tmp_path: Path, name: str) -> None:
+    Path(index.image_path(4)).write_bytes(b"")
+    mode = mode_of(index, tmp_path / "c", name, bad_image="skip")
+    for _ in range(2):
+        images, _, failed = fetch(mode, [1, 4, 2])
+        assert failed == [1]
+    good = fetch(mode, [1, 2])
+    assert torch.equal(images[[0, 2]], good[0])
+    assert good[2] == []
+    if isinstance(mode, LazyCached):
+        assert not mode.store.complete(np.array([4])).any()
+
+
+def test_eager_stops_at_a_bad_image(index: SampleIndex, tmp_path: Path) -> None:
+    Path(index.image_path(4)).write_bytes(b"")
+    with pytest.raises(DataError, match=r"i4\.png"):
+        mode_of(index, tmp_path, "eager")
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_a_mask_that_does_not_fit_is_named(index: SampleIndex, tmp_path: Path, name: str) -> None:
+    write_mask(Path(index.mask_path(3)), np.zeros((14, 10), np.uint8))
+    mode = mode_of(index, tmp_path / "c", name, bad_image="skip")
+    assert fetch(mode, [2, 3])[2] == [1]
+
+
+def test_eager_refuses_what_does_not_fit_in_memory(
+    index: SampleIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = N * (3 * 8 * 9 + 8 * 9)
+    monkeypatch.setattr(modes_module, "available_memory", lambda: needed)
+    decoder = mode_of(index, tmp_path, "eager").decoder
+    with pytest.raises(ConfigError, match=r"preprocessing\.mode=lazy"):
+        Eager(decoder, np.arange(N), ranks=2)  # each of them holds a copy
+    monkeypatch.setattr(modes_module, "available_memory", lambda: needed - 1)
+    with pytest.raises(ConfigError, match="do not fit in memory"):
+        mode_of(index, tmp_path, "eager")
+
+
+def test_available_memory_is_plausible() -> None:
+    free = available_memory()
+    assert free is None or 2**20 < free < 2**60
+
+
+def test_without_masks(index: SampleIndex, tmp_path: Path) -> None:
+    plain = SampleIndex(index.image, index.split)
+    found = [fetch(mode_of(plain, tmp_path / "c", name), [3, 1], masks=False)[0] for name in MODES]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from lightning_vision.encoders.conv_block import ConvBlock
+from lightning_vision.encoders.maps import average_to_grid, fit_to_centre
+from lightning_vision.encoders.options import ACTIVATIONS
+from lightning_vision.encoders.stacked_cnn import StackedCNN
+from lightning_vision.errors import ConfigError
+from lightning_vision.testing.conformance import check_encoder
+
+
+def test_the_default_is_the_documented_one() -> None:
+    torch.manual_seed(0)
+    encoder = StackedCNN()
+    x = torch.randn(2, 3, 40, 52)
+    first, second = encoder.blocks
+    assert isinstance(first, ConvBlock)
+    assert isinstance(second, ConvBlock)
+    y = F.max_pool2d(F.relu(F.conv2d(x, first.conv.weight, first.conv.bias)), 2)
+    y = F.max_pool2d(F.relu(F.conv2d(y, second.conv.weight, second.conv.bias)), 2)
+    assert y.shape[1:] == (64, 8, 11)
+    linear = encoder.fc[0]
+    assert isinstance(linear, nn.Linear)
+    expected = F.relu(linear(F.adaptive_avg_pool2d(y, 4).flatten(1)))
+    torch.testing.assert_close(encoder.embed(x), expected)
+    assert encoder.info.embed_dim == 128
+    assert encoder.info.strides == (2, 4)
+    assert encoder.info.channels == (32, 64)
+
+
+def test_the_number_of_parameters_does_not_depend_on_the_image() -> None:
+    encoder = StackedCNN()
+    assert encoder.embed(torch.zeros(1, 3, 12, 200)).shape == encoder.embed(torch.zeros(1, 3, 90, 11)).shape
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_conv_layers": 3, "out_channels": 6, "padding": "same"},
+        {"padding": "same", "stride": 2, "kernel_size": 4, "pool_kernel_size": None},
+        {"padding": [2, 1], "kernel_size": [3, 5], "padding_mode": "reflect"},
+        {"padding": 1, "padding_mode": "circular", "dilation": 2},
+        {"padding": "same", "padding_mode": "replicate", "conv_norm": "batch", "conv_norm_params": {"momentum": 0.3}},
+        {"conv_norm": "layer", "conv_norm_params": {"eps": 1e-3}, "conv_dropout": 0.2, "conv_use_bias": False},
+        {"pool_function": "average", "pool_kernel_size": 3, "pool_stride": 2, "pool_padding": 1},
+        {"pool_function": "mean", "pool_dilation": 2},
+        {"pool_function": "max", "pool_dilation": [2, 1], "stride": [1, 2]},
+        {"conv_activation": "swiglu", "fc_activation": "geglu", "fc_norm": "layer", "num_fc_layers": 2},
+        {"num_conv_layers": 2, "out_channels": 8, "groups": 2, "num_channels": 2},
+        {"num_fc_layers": 0},
+        {
+            "conv_layers": [
+                {"out_channels": 4, "norm": "batch", "activation": None},
+                {"kernel_size": 5, "padding": "same"},
+            ]
+        },
+        {"fc_layers": [{"output_size": 9, "norm": "batch"}, {"output_size": 5, "dropout": 0.5}]},
+    ],
+)
+def test_every_setting_keeps_the_contract(arguments: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    check_encoder(StackedCNN(**arguments), lambda **changes: StackedCNN(**{**arguments, **changes}))
+
+
+# Every documented argument, with a second value. Nothing may be accepted and have no effect.
+EFFECTS: dict[str, Any] = {
+    "conv_layers": [{"out_channels": 5}],
+    "num_conv_layers": 1,
+    "out_channels": 7,
+    "kernel_size": 5,
+    "stride": 2,
+    "padding": "valid",
+    "padding_mode": "replicate",
+    "dilation": 2,
+    "groups": 3,
+    "conv_use_bias": False,
+    "conv_norm": "batch",
+    "conv_norm_params": {"eps": 0.5},
+    "conv_activation": "tanh",
+    "conv_dropout": 0.5,
+    "pool_function": "avg",
+    "pool_kernel_size": 3,
+    "pool_stride": 1,
+    "pool_padding": 1,
+    "pool_dilation": 2,
+    "fc_layers": [{"output_size": 5}],
+    "num_fc_layers": 2,
+    "output_size": 9,
+    "fc_use_bias": False,
+    "fc_weights_initializer": "normal",
+    "fc_bias_initializer": "ones",
+    "fc_norm": "layer",
+    "fc_norm_params": {"eps": 0.5},
+    "fc_activation": "tanh",
+    "fc_dropout": 0.5,
+}
+BASE = {"num_conv_layers": 2, "out_channels": 6, "padding": 1}
+NEEDS: dict[str, dict[str, Any]] = {
+    "conv_norm_params": {"conv_norm": "batch"},
+    "fc_norm_params": {"fc_norm": "layer"},
+    "groups": {"num_channels": 3},
+}
+
+
+@pytest.mark.parametrize("name", EFFECTS)
+def test_every_setting_has_an_effect(name: str) -> None:
+    x = torch.randn(2, 3, 33, 41, generator=torch.Generator().manual_seed(1))
+    outputs = []
+    for change in ({}, {name: EFFECTS[name]}):
+        torch.manual_seed(0)
+        encoder = StackedCNN(**{**BASE, **NEEDS.get(name, {}), **change}).train()
+        torch.manual_seed(0)
+        outputs.append(encoder.embed(x))
+    assert outputs[0].shape != outputs[1].shape or not torch.allclose(outputs[0], outputs[1])
+
+
+@pytest.mark.parametrize("name", [*ACTIVATIONS, None])
+def test_every_activation_trains(name: str | None) -> None:
+    torch.manual_seed(0)
+    encoder = StackedCNN(num_conv_layers=1, out_channels=4, output_size=6, conv_activation=name, fc_activation=name)
+    out = encoder.embed(torch.randn(2, 3, 12, 12))
+    (out * torch.randn_like(out)).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in encoder.parameters())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kernel=st.integers(1, 5),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+    padding=st.sampled_from(["valid", "same", 0, 1, 2]),
+    padding_mode=st.sampled_from(["zeros", "reflect", "replicate", "circular"]),
+    pool=st.sampled_from([None, 1, 2, 3]),
+    pool_stride=st.sampled_from([None, 1, 2]),
+    layers=st.integers(1, 2),
+)
+def test_the_smallest_size_is_the_smallest(
+    kernel: int,
+    stride: int,
+    dilation: int,
+    padding: str | int,
+    padding_mode: Any,
+    pool: int | None,
+    pool_stride: int | None,
+    layers: int,
+) -> None:
+    encoder = StackedCNN(
+        num_conv_layers=layers,
+        out_channels=2,
+        kernel_size=kernel,
+        stride=stride,
+        dilation=dilation,
+        padding=padding,  # type: ignore[arg-type]
+        padding_mode=padding_mode,
+        pool_kernel_size=pool,
+        pool_stride=pool_stride,
+        output_size=2,
+    )
+    height, width = encoder.min_size
+    encoder.embed(torch.zeros(1, 3, height, width))
+    with pytest.raises(ConfigError, match="smaller than the encoder can take"):
+        encoder.embed(torch.zeros(1, 3, height - 1, width))
+    if height > 1:
+        encoder.min_size = (1, 1)
+        with pytest.raises(RuntimeError):
+            encoder.embed(torch.zeros(1, 3, height - 1, width))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"conv_layers": [{"out_chanels": 3}]}, "did you mean: out_channels"),
+        ({"conv_layers": []}, "at least one"),
+        ({"fc_layers": [{"use_bais": True}]}, "did you mean: use_bias"),
+        ({"groups": 5}, "groups must divide"),
+        ({"pool_padding": 2}, "at most half"),
+        ({"kernel_size": [1, 2, 3]}, "a pair"),
+        ({"padding": "full"}, "valid, same"),
+        ({"padding": -1}, "negative"),
+        ({"pool_function": "min"}, "max, average"),
+        ({"conv_norm": "batch", "conv_norm_params": {"esp": 1}}, "did you mean: eps"),
+    ],
+)
+def test_wrong_settings_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        StackedCNN(**{"num_conv_layers": None if "conv_layers" in arguments else 1, **arguments})
+
+
+def test_a_dilated_average_is_an_average() -> None:
+    settings = {
+        "out_channels": 2, "kernel_size": 1, "stride": 1, "padding": 0, "padding_mode": "zeros", "dilation": 1,
+        "groups": 1, "bias": False, "norm": None, "norm_params": None, "activation": None, "dropout": 0.0,
+        "pool_function": "avg", "pool_kernel_size": 2, "pool_stride": 1, "pool_padding": 0, "pool_dilation": 2,
+    }  # fmt: skip
+    block = ConvBlock(2, settings)
+    x = torch.randn(1, 2, 5, 6)
+    corners = [x[..., r : r + 3, c : c + 4] for r in (0, 2) for c in (0, 2)]
+    torch.testing.assert_close(block.pool(x), sum(corners[1:], corners[0]) / 4)
+
+
+@pytest.mark.parametrize("shape", [(9, 14), (4, 4), (2, 3), (1, 17)])
+def test_averaging_to_a_grid_is_adaptive_pooling(shape: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, *shape)
+    for size in ((4, 4), (1, 3)):
+        torch.testing.assert_close(average_to_grid(x, size), F.adaptive_avg_pool2d(x, size))
+
+
+def test_maps_are_fitted_around_their_centre() -> None:
+    x = torch.arange(4.0).reshape(1, 1, 1, 4)
+    assert fit_to_centre(x, (1, 7))[0, 0, 0].tolist() == [0, 0, 1, 2, 3, 3, 3]
+    assert fit_to_centre(x, (1, 2))[0, 0, 0].tolist() == [1, 2]
