@@ -170,6 +170,8 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
     # Without validation rows there is an empty list of loaders.
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
+    # A frozen encoder stays in eval mode on purpose.
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
     # A run folder is new, or belongs to the run that is resumed.
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
 

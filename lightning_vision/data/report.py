@@ -70,9 +70,9 @@ def check_data(config: Mapping[str, Any]) -> Report:
         ConfigError: A setting with which nothing can be read at all.
         DataError: The table or folder cannot be read at all.
     """
-    from lightning_vision.resolve import declared
+    from lightning_vision.signatures import class_constants
 
-    wanted = cast(TargetKind, declared(config["decoder"]["_target_"], "output"))
+    wanted = cast(TargetKind, class_constants(config["decoder"]["_target_"])["output"])
     source = cast(Source, instantiate(config["data"]))
     preprocessing = cast(Preprocessing, instantiate(config["preprocessing"]))
     index = source.read(wanted, config["seed"], strict=False)

@@ -29,7 +29,7 @@ class ShapesSource(Source):
     """A small data set that is drawn when it is first needed, the same for the same arguments.
 
     Every image has one large object, whose shape is the label, and up to three small ones, each a circle, a square or
-    a triangle in a random colour on textured noise. The large object covers at least twice as many pixels as all small
+    a triangle in a random bright colour on dark, textured noise. The large object covers at least twice as many pixels as all small
     ones. The mask tells the shape of every pixel: background, circle, square, triangle. 70 % train, 15 % val, 15 %
     test, each shape equally often. JPEG images, palette PNG masks, one ``index.csv``.
 
@@ -126,13 +126,13 @@ def draw(rng: np.random.Generator, size: int, label: int) -> tuple[npt.NDArray[n
         if area[1] >= 2 * area[2:].sum():
             break
     image = _texture(rng, size)
-    backdrop = image.mean(axis=(0, 1))
     classes = np.zeros((size, size), np.uint8)
     for number, kind in enumerate(kinds, start=1):
         inside = objects == number
-        colour = rng.uniform(20, 235, 3)
-        while np.abs(colour - backdrop).max() < 60:
-            colour = rng.uniform(20, 235, 3)
+        # Bright on dark: finding the objects is easy, so that a first run shows something; telling them apart is not.
+        colour = rng.uniform(60, 255, 3)
+        while colour.max() < 190:
+            colour = rng.uniform(60, 255, 3)
         image[inside] = colour + rng.normal(0, 8, (int(inside.sum()), 3))
         classes[inside] = kind + 1
     return image.clip(0, 255).astype(np.uint8), classes
@@ -154,8 +154,8 @@ def _texture(rng: np.random.Generator, size: int) -> npt.NDArray[np.float64]:
     """Smooth blotches of two colours with fine noise, float ``(size, size, 3)`` about 0 to 255."""
     coarse = Image.fromarray((rng.random((6, 6)) * 255).astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
     blend = np.asarray(coarse, np.float64)[..., None] / 255
-    first = rng.uniform(40, 215, 3)
-    second = first + rng.uniform(-40, 40, 3)
+    first = rng.uniform(15, 95, 3)
+    second = first + rng.uniform(-30, 30, 3)
     return blend * first + (1 - blend) * second + rng.normal(0, 10, (size, size, 1))
 
 
