@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
-_shown: set[int] = set()  # errors of a sweep that were printed when they happened
+# Mistakes in runs that a user can mend. They are kept here instead of raised, because Hydra prints a line of its own
+# about a raised one; in a sweep the other runs go on.
+_failed: list[VisionError] = []
+_shown: set[int] = set()  # those that were printed when they happened
 
 
 def main() -> None:
@@ -72,7 +75,10 @@ def _run_hydra(overrides: list[str]) -> None:
     run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)
     try:
         with _environment("1"):  # Hydra then raises what it would have printed
+            _failed.clear()
             run()
+            if _failed:
+                raise _failed[0]
     except VisionError:
         raise
     except Exception as error:
@@ -95,12 +101,15 @@ def task(cfg: DictConfig) -> float | None:
 
             return app.run(cfg)
         except VisionError as error:
+            if _given == "1":
+                raise
             _show_in_sweep(error)
-            raise
+            _failed.append(error)
+            return None
 
 
 def _show_in_sweep(error: VisionError) -> None:
-    """Print the error of one run of a sweep now: Hydra goes on with the others and raises only the first at the end."""
+    """Print the error of one run of a sweep now: the others go on, and the first is raised at the end."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 

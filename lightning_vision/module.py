@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -123,8 +124,7 @@ class VisionModule(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the random numbers of this step, so that a resumed run draws what an uninterrupted one does."""
-        step = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        torch.manual_seed(_mix(self.seed, step, self.global_rank))
+        torch.manual_seed(_mix(self.seed, self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Augment, predict, and return the loss."""
@@ -221,8 +221,23 @@ class VisionModule(LightningModule):
             raise RuntimeError("this module was built without an optimizer: it predicts only")
         heads = [m for m in (self.neck, self.decoder, self.loss) if m is not None]
         groups = parameter_groups(self.encoder, heads, self.lr, self.weight_decay, self.encoder_lr_factor)
-        optimizer, schedule = self.configure(groups, int(self.trainer.estimated_stepping_batches))
+        optimizer, schedule = self.configure(groups, self._total_steps())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _total_steps(self) -> int:
+        """Optimizer steps of the whole run.
+
+        Not ``trainer.estimated_stepping_batches``: it sets up the loaders before a resumed run's state is there, and
+        Lightning 2.6 then never gives that state to them.
+        """
+        trainer = self.trainer
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if data is None or trainer.max_epochs in (None, -1):
+            return int(trainer.estimated_stepping_batches)
+        batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        steps = math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs
+        return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a reload needs: config, classes, geometry; leave out what was asked to be left out."""

@@ -21,11 +21,10 @@ BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 LINES = [line.split("   #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
 COMMANDS = [line for line in LINES if line.startswith("python -m lightning_vision")]
 SMALL = {
-    "fit": ["epochs=1", "image_size=32", "batch_size=8", "data.num_images=48"],
+    "fit": ["epochs=1", "image_size=32", "batch_size=8", "data.num_images=60"],
     "encoder=resnet": ["encoder.use_pretrained=false", "encoder.model_variant=18"],
     "encoder=mobilenetv2": ["encoder.use_pretrained=false"],
     "encoder=dinov2": ["encoder.pretrained_model_name_or_path=models/dinov2"],
-    "encoder=stacked_cnn,unet": ["encoder.depth=2"],
 }
 
 
@@ -35,7 +34,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import Dinov2Config, Dinov2Model
 
     home = tmp_path_factory.mktemp("home")
-    discs = write_discs(home / "discs")
+    discs = write_discs(home / "discs", ignore_index=None)
     for name in ("pets.csv", "weather.csv"):
         text = discs.read_text(encoding="utf-8")
         (home / name).write_text(re.sub(r"(\d+(_mask)?\.(png|jpg))", r"discs/\1", text), encoding="utf-8")
@@ -53,7 +52,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data="shapes",
         epochs=1,
         image_size=32,
-        overrides={"data.num_images": 48, "output_dir": str(home / "run"), "decoder.channels": [8, 8, 8, 8]},
+        overrides={"data.num_images": 60, "output_dir": str(home / "run"), "decoder.channels": [8, 8, 8, 8]},
     )
     return home
 
@@ -66,7 +65,7 @@ def small(words: list[str]) -> list[str]:
     added = [w for key, more in SMALL.items() if key in words for w in more]
     checkpoint = any(w.startswith("checkpoint=") for w in words)
     if checkpoint:
-        return ["epochs=2", "image_size=32", "data.num_images=48", "decoder.channels=[8,8,8,8]"]
+        return ["epochs=2", "image_size=32", "data.num_images=60", "decoder.channels=[8,8,8,8]"]
     fit = [w for w in SMALL["fit"] if "data.num_images" not in w or not any(x.startswith("data=") for x in words)]
     return added + fit
 
@@ -92,7 +91,7 @@ def test_command(
 def test_the_set_up_lines_are_there_and_the_gate_runs_the_tests_line() -> None:
     set_up = [line for line in LINES if line.startswith("python3 -m venv")]
     assert len(set_up) == 2
-    assert set_up[0].endswith("-m lightning_vision")
+    assert set_up[0].endswith("-m lightning_vision experiment=sample")
     assert set_up[1].endswith("-m pytest -n 2")
     assert "grep -m1 'pytest -n 2' README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 

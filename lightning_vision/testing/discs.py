@@ -9,15 +9,16 @@ import numpy as np
 from PIL import Image
 
 
-def write_discs(folder: Path, count: int = 40) -> Path:
+def write_discs(folder: Path, count: int = 40, ignore_index: int | None = 255) -> Path:
     """Write images of two sizes, PNG and JPEG, each with a red or blue disc on a dark ground.
 
     Three fifths are for training, one fifth each for validation and test. Masks hold 0 (background), 1 (blue), 2 (red)
-    and two rows of 255.
+    and two rows of the ignored value.
 
     Args:
         folder: Where to write; it is made.
         count: Number of images.
+        ignore_index: Value of the first two rows of every mask; None leaves them background.
 
     Returns:
         The table ``index.csv`` with columns image, mask, label, split.
@@ -32,7 +33,8 @@ def write_discs(folder: Path, count: int = 40) -> Path:
         disc = (y - height / 2) ** 2 + (x - width / 2) ** 2 < (10 + 2 * (i % 5)) ** 2
         image[disc] = (250, 60, 60) if i % 2 else (60, 60, 250)
         mask = disc.astype(np.uint8) * (1 + i % 2)
-        mask[:2] = 255
+        if ignore_index is not None:
+            mask[:2] = ignore_index
         name = f"{i}.png" if i % 4 else f"{i}.jpg"
         Image.fromarray(image).save(folder / name, quality=95)
         Image.fromarray(mask).save(folder / f"{i}_mask.png")
