@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from lightning_vision import garbage
 from lightning_vision.errors import VisionError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _shown: set[int] = set()  # those that were printed when they happened
 def main() -> None:
     """Run the command line. A mistake that a user can mend ends in a message and exit code 2."""
     asked_for_traceback = os.environ.get(_FULL_ERROR) == "1"
-    gc.disable()  # until the run begins: collecting among parsed files costs a quarter of an answer's time
+    garbage.hold()  # until the run has imported what it needs
     try:
         _run()
     except VisionError as error:
@@ -36,7 +36,7 @@ def main() -> None:
             print(error, file=sys.stderr)
         sys.exit(2)
     finally:
-        gc.enable()
+        garbage.release()
 
 
 def _run() -> None:
@@ -91,7 +91,6 @@ def _run_hydra(overrides: list[str]) -> None:
 
 def task(cfg: DictConfig) -> float | None:
     """Check one composed config and carry out its action. Returns the figure that a sweep optimises."""
-    gc.enable()
     with _environment(_given):
         try:
             from lightning_vision.checks import check

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig
 
-from lightning_vision import runfolder
+from lightning_vision import garbage, runfolder
 from lightning_vision.config import compose, instantiate
 from lightning_vision.errors import ConfigError, DataError
 from lightning_vision.resolve import Plan, plain, read_index, resolve

@@ -87,7 +87,7 @@ def test_the_run_folder_is_complete(trained: lv.Result) -> None:
     assert set(metrics) >= {f"test/iou/{c}" for c in ("background", "blue", "red")}
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == [str(i) for i in range(6)]
+    assert [row["epoch"] for row in rows] == [str(i) for i in range(1, 7)]
     assert all(math.isfinite(float(row[key])) for row in rows for key in ("train/loss", "val/mean_iou", "lr/head"))
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lightning_vision.config import conf_dir, instantiate
 from lightning_vision.decoders.base import Decoder
+from lightning_vision.signatures import class_constants
 from lightning_vision.testing.discs import write_discs
 from lightning_vision.testing.encoders import TinyEncoder
 
@@ -31,7 +32,8 @@ def crops(table: Path, ignored: int) -> tuple[Tensor, Tensor]:
     with table.open(newline="", encoding="utf-8") as file:
         rows = [r for r in csv.DictReader(file) if r["split"] == "train"]
     images, masks = [], []
-    for row in rows[:: len(rows) // COUNT][:COUNT]:
+    for i in np.linspace(0, len(rows) - 1, COUNT).round().astype(int):
+        row = rows[i]
         with Image.open(table.parent / row["image"]) as image, Image.open(table.parent / row["mask"]) as mask:
             pixels, ids = np.array(image.convert("RGB")), np.array(mask)
         # The discs are smaller than a crop: their edge is repeated.
@@ -51,7 +53,7 @@ def overfit(name: str, image: Tensor, mask: Tensor) -> tuple[float, float, int]:
     encoder = TinyEncoder(width=16)
     node = OmegaConf.load(conf_dir() / "decoder" / f"{name}.yaml")
     known = mask[mask != VOID]
-    dense = instantiate_output(str(node["_target_"])) == "mask"
+    dense = class_constants(str(node["_target_"]))["output"] == "mask"
     num_classes = int(known.max()) + 1 if dense else len(image)
     decoder = instantiate(node, info=encoder.info, num_classes=num_classes)
     assert isinstance(decoder, Decoder)
@@ -76,18 +78,12 @@ def overfit(name: str, image: Tensor, mask: Tensor) -> tuple[float, float, int]:
     return loss, accuracy, step
 
 
-def instantiate_output(target: str) -> str:
-    from lightning_vision.signatures import class_constants
-
-    return str(class_constants(target)["output"])
-
-
 def check(name: str, image: Tensor, mask: Tensor) -> None:
     loss, accuracy, steps = overfit(name, image, mask)
     print(f"{name}: loss {loss:.4f}, accuracy {accuracy:.4f} after {steps} steps")
     assert loss < CLOSE_TO_ZERO
-    # The few pixels along the edges of thin objects are what is left.
-    assert accuracy == 1 or (mask.numel() and accuracy > 0.99)
+    # What is left of masks are a few pixels along the edges of thin objects.
+    assert accuracy > 0.99
 
 
 @pytest.mark.parametrize("name", DECODERS)

@@ -53,7 +53,8 @@ class EpochCSV(Logger):
         if "epoch" not in metrics or any(key.startswith("test/") for key in metrics):
             return
         rows = self._read()
-        row = rows.setdefault(int(metrics["epoch"]), {"epoch": str(int(metrics["epoch"]))})
+        epoch = int(metrics["epoch"]) + 1  # counted from 1, as the progress lines are
+        row = rows.setdefault(epoch, {"epoch": str(epoch)})
         row |= {key: repr(float(value)) for key, value in metrics.items() if key != "epoch"}
         if step is not None:
             row["step"] = str(step)

@@ -20,8 +20,8 @@ def test_calls_of_one_epoch_become_one_row(tmp_path: Path) -> None:
     logger.log_metrics({"train/loss": 0.5, "epoch": 1}, step=19)
     logger.save()
     assert rows(tmp_path) == [
-        {"epoch": "0", "step": "9", "train/loss": "1.0", "val/loss": "2.0"},
-        {"epoch": "1", "step": "19", "train/loss": "0.5", "val/loss": ""},
+        {"epoch": "1", "step": "9", "train/loss": "1.0", "val/loss": "2.0"},
+        {"epoch": "2", "step": "19", "train/loss": "0.5", "val/loss": ""},
     ]
 
 
