@@ -95,6 +95,7 @@ def fit(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> Res
     from lightning_vision.reports.run import report_figures, report_pictures
 
     module, data = _build(plan)
+    garbage.release()
     resumed = plan.config["checkpoint"]
     if resumed is not None:
         checkpoints.require_same_target(
@@ -144,6 +145,7 @@ def test(model: str | Path | VisionModule, config: DictConfig | Sequence[str] | 
     from lightning_vision.reports.run import report_figures
 
     module, saved = _module(model)
+    garbage.release()
     cfg, keys = _composed_with_keys(config, choices)
     settings = for_checkpoint(saved, plain(cfg), keys)
     trained = module.task.target
@@ -189,8 +191,8 @@ def predict(
         One Prediction an image, in the order of the source: class probabilities, or a mask at the image's own size.
 
     Raises:
-        DataError: Nothing was found, or an image is unreadable (``overrides={"preprocessing.bad_image": "skip"}``
-            leaves it out).
+        DataError: Nothing was found, or an image is unreadable. With ``overrides={"preprocessing.bad_image": "skip"}``
+            it is left out instead, so that there are fewer predictions than images; compare their paths.
     """
     module, saved = _module(model)
     cfg, keys = _composed_with_keys(config, choices)
@@ -236,27 +238,30 @@ def _predict_to_folder(checkpoint: str, source: str, cfg: DictConfig) -> None:
     from lightning_vision.reports.palette import class_palette
 
     module, saved = _module(checkpoint)
+    garbage.release()
     _, keys = _composed_with_keys(cfg, {})
     settings = for_checkpoint(saved, plain(cfg), keys)
     settings["preprocessing"]["bad_image"] = "skip"
     folder = Path(settings["output_dir"]) / "predictions"
     target = module.task.target
+    writer: LabelWriter | MaskWriter
+    if target.kind == "label":
+        writer = LabelWriter(folder, target.class_names)
+    else:
+        palette = class_palette(target.num_classes, target.palette)
+        root = Path(source).expanduser().absolute()
+        writer = MaskWriter(
+            folder, target.class_names, palette, root=root if root.is_dir() else None, ignore_index=target.ignore_index
+        )
     count = 0
 
     def receive(prediction: Prediction) -> None:
         nonlocal count
         count += 1
-        write(prediction)
+        writer.write(prediction.path, prediction.probabilities if target.kind == "label" else prediction.mask)
 
-    if target.kind == "label":
-        with LabelWriter(folder, target.class_names) as labels:
-            write: Callable[[Prediction], None] = lambda p: labels.write(p.path, p.probabilities)  # noqa: E731
-            bad = _predict(module, source, settings, receive)
-    else:
-        palette = class_palette(target.num_classes, target.palette)
-        with MaskWriter(folder, target.class_names, palette, ignore_index=target.ignore_index) as masks:
-            write = lambda p: masks.write(p.path, p.mask)  # noqa: E731
-            bad = _predict(module, source, settings, receive)
+    with writer:
+        bad = _predict(module, source, settings, receive)
     print(f"{count} images predicted: {folder}")
     if bad:
         lines = [f"{len(bad)} images could not be read and were left out:", *(f"  {path}: {why}" for path, why in bad)]

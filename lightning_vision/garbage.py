@@ -18,10 +18,15 @@ def hold() -> None:
     gc.disable()
 
 
-def release() -> None:
-    """Switch it on again where ``hold`` switched it off; what exists by now is left to no later pass."""
+def release(freeze: bool = True) -> None:
+    """Switch it on again where ``hold`` switched it off.
+
+    Args:
+        freeze: Leave what exists by now out of all later passes.
+    """
     global _held
     if _held:
         _held = False
-        gc.freeze()
+        if freeze:
+            gc.freeze()
         gc.enable()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +58,8 @@ def announce(plan: Plan, module: VisionModule, data: VisionDataModule) -> None:
     )
     print(f"model  {' > '.join(names)}: {total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained")
     print(f"run    {plan.config['output_dir']}", flush=True)
+    for problem in plan.index.problems:
+        print(f"{problem.severity}: {problem.message}", file=sys.stderr)
 
 
 def finish(folder: Path, metrics: Mapping[str, float]) -> None:

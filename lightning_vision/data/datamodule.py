@@ -58,7 +58,7 @@ class VisionDataModule(LightningDataModule):
 
     @property
     def bad(self) -> list[tuple[str, str]]:
-        """Path and reason of every image that was skipped (``preprocessing.bad_image=skip``, and predict)."""
+        """Path and reason of every image that was skipped (``preprocessing.bad_image=skip``)."""
         return list(dict(item for loader in self._loaders.values() for item in loader.bad).items())
 
     def setup(self, stage: str) -> None:
@@ -94,9 +94,8 @@ class VisionDataModule(LightningDataModule):
         return self._eval_loader("test")
 
     def predict_dataloader(self) -> Loader:
-        """All rows of the index in their order. Decoded once, so never cached; unreadable images are skipped."""
-        mode = Lazy(self._decoder, np.arange(len(self.index)))
-        return self._loader("predict", mode, self.eval_batch_size, skip=True)
+        """All rows of the index in their order. Decoded once, so never cached."""
+        return self._loader("predict", Lazy(self._decoder, np.arange(len(self.index))), self.eval_batch_size)
 
     def batch(self, rows: npt.NDArray[np.int64]) -> Batch:
         """Load some rows of the index as one batch, whatever their split."""
@@ -158,7 +157,7 @@ class VisionDataModule(LightningDataModule):
         return self._loader(split, self._mode(split), self.eval_batch_size)
 
     def _loader(
-        self, name: str, mode: Mode, batch_size: int, train: bool = False, shuffle: bool = False, skip: bool = False
+        self, name: str, mode: Mode, batch_size: int, train: bool = False, shuffle: bool = False
     ) -> Loader:
         if name not in self._loaders:
             self._loaders[name] = Loader(
@@ -168,7 +167,7 @@ class VisionDataModule(LightningDataModule):
                 shuffle=shuffle,
                 seed=self.seed,
                 prefetch=self.preprocessing.prefetch_size,
-                bad_image="skip" if skip else self.preprocessing.bad_image,
+                bad_image=self.preprocessing.bad_image,
             )
         loader = self._loaders[name]
         # The mode was closed by teardown, and the accelerator is known only now.

@@ -2,7 +2,8 @@
 
 Both start from the same encoder weights, see the same images at 192 x 256, train 15 epochs of batches of 8 with AdamW
 at 1e-3 (encoder a tenth of it), cosine, cross-entropy and horizontal flips, and are scored at 192 x 256 on the test
-split. Interleaved, seed by seed. About 8 minutes a seed on two cores.
+split with the weights of the last epoch (the plain loop has no other). What our fit reports, the checkpoint with the best
+validation figure, stands beside it. Interleaved, seed by seed. About 9 minutes of CPU time a seed.
 
     LIGHTNING_VISION_DATA=FOLDER python tests/benchmarks/camvid_unet.py [number of seeds]
 
@@ -57,11 +58,14 @@ def settings(root: Path, weights: Path, seed: int, out: str) -> dict:
     }
 
 
-def ours(root: Path, weights: Path, seed: int) -> tuple[float, float]:
+def ours(root: Path, weights: Path, seed: int) -> tuple[float, float, float]:
+    """Mean IoU of the last epoch and of the best checkpoint; CPU seconds of the fit, with its validation and test."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
-        result = lightning_vision.fit(**settings(root, weights, seed, folder))
-        return result.metrics["test/mean_iou"], time.process_time() - start
+        best = lightning_vision.fit(**settings(root, weights, seed, folder))
+        seconds = time.process_time() - start
+        last = lightning_vision.test(Path(folder) / "checkpoints" / "last.ckpt", overrides={"output_dir": folder})
+        return last.metrics["test/mean_iou"], best.metrics["test/mean_iou"], seconds
 
 
 def peer(data: VisionDataModule, weights: Path, seed: int) -> tuple[float, float]:
@@ -100,19 +104,21 @@ def main(seeds: int) -> None:
     root = Path(os.environ["LIGHTNING_VISION_DATA"])
     weights = root / "weights" / "mobilenet_v2-tflite_quant.safetensors"
     _, data = lightning_vision.build(**settings(root, weights, 0, "unused"))
-    table = Table("seed", "ours: test mean IoU", "smp: test mean IoU", "ours: CPU s", "smp: CPU s")
+    table = Table("seed", "ours, last epoch", "smp, last epoch", "ours, best checkpoint", "ours: CPU s", "smp: CPU s")
     rows = []
     for seed in range(seeds):
-        mine, theirs = ours(root, weights, seed), peer(data, weights, seed)
-        rows.append((mine[0], theirs[0]))
-        table.add_row(str(seed), f"{mine[0]:.4f}", f"{theirs[0]:.4f}", f"{mine[1]:.0f}", f"{theirs[1]:.0f}")
-        print(f"seed {seed}: ours {mine[0]:.4f} ({mine[1]:.0f} s)  smp {theirs[0]:.4f} ({theirs[1]:.0f} s)", flush=True)
-    a, b = (statistics.mean(column) for column in zip(*rows, strict=True))
-    spread = [max(column) - min(column) for column in zip(*rows, strict=True)]
-    table.add_row("mean", f"{a:.4f}", f"{b:.4f}")
-    table.add_row("spread (max - min)", f"{spread[0]:.4f}", f"{spread[1]:.4f}")
-    Console(width=110).print(table)
-    print(f"figure: mean IoU {a:.4f}, limit: smp {b:.4f}, ratio {a / b:.3f}, target >= 1, holds: {a >= b}")
+        (last, best, seconds), (theirs, their_seconds) = ours(root, weights, seed), peer(data, weights, seed)
+        rows.append((last, theirs, best))
+        cells = (f"{last:.4f}", f"{theirs:.4f}", f"{best:.4f}", f"{seconds:.0f}", f"{their_seconds:.0f}")
+        table.add_row(str(seed), *cells)
+        print("seed", seed, *cells, flush=True)
+    columns = list(zip(*rows, strict=True))
+    means = [statistics.mean(column) for column in columns]
+    table.add_row("mean", *(f"{mean:.4f}" for mean in means))
+    table.add_row("spread (max - min)", *(f"{max(column) - min(column):.4f}" for column in columns))
+    Console(width=120).print(table)
+    print(f"figure: mean IoU {means[0]:.4f}, limit: smp {means[1]:.4f}, ratio {means[0] / means[1]:.3f}, target >= 1, "
+          f"holds: {means[0] >= means[1]}")
 
 
 if __name__ == "__main__":
