@@ -36,7 +36,7 @@ def main() -> None:
             print(error, file=sys.stderr)
         sys.exit(2)
     finally:
-        garbage.release(freeze=False)
+        garbage.end()
 
 
 def _run() -> None:

@@ -18,6 +18,12 @@ def hold() -> None:
     gc.disable()
 
 
+def end() -> None:
+    """Before the process ends: what stayed frozen would be reported as leaked by libraries that check."""
+    release(freeze=False)
+    gc.unfreeze()
+
+
 def release(freeze: bool = True) -> None:
     """Switch it on again where ``hold`` switched it off.
 

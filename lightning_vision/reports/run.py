@@ -18,7 +18,7 @@ from lightning_vision.reports.sheet import label_sheet, mask_sheet
 from lightning_vision.reports.table import final_table
 from lightning_vision.types import Batch, Split
 
-SHEET_ROWS = 12
+LABEL_SAMPLES, MASK_SAMPLES = 12, 6
 
 
 def report_pictures(folder: Path, monitor: str) -> None:
@@ -38,7 +38,8 @@ def report_figures(
     plot_confusion(computed["confusion"].cpu().numpy(), names, plots / "confusion.png")
     # Evenly over the split: the first rows are often all of one class.
     rows = data.index.rows(split)
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, SHEET_ROWS).round().astype(int))]
+    samples = MASK_SAMPLES if module.task.target.kind == "mask" else LABEL_SAMPLES
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, samples).round().astype(int))]
     draw_sheet(module, data, rows, plots / "predictions.png")
     overall = {k: v for k, v in metrics.items() if k.startswith(f"{split}/") and k.count("/") == 1}
     final_table(overall, module.task.per_class(computed), f"{split} split", Console())
