@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 
 import numpy as np
@@ -192,8 +191,8 @@ def test_images_outside_the_root_stay_inside_the_folder(tmp_path):
 
 
 @pytest.mark.real_data
-def test_real_masks_come_back_at_their_size(tmp_path):
-    camvid = Path(os.environ["LIGHTNING_VISION_DATA"]) / "data" / "camvid"
+def test_real_masks_come_back_at_their_size(tmp_path, data_root: Path):
+    camvid = data_root / "data" / "camvid"
     names = (camvid / "classes.txt").read_text(encoding="utf-8").split()[:11]
     with MaskWriter(tmp_path, names, class_palette(11), root=camvid, ignore_index=11) as writer:
         for row in rows(camvid / "index.csv")[::50]:
