@@ -24,7 +24,7 @@ _shown: set[int] = set()  # those that were printed when they happened
 
 
 def main() -> None:
-    """Run the command line. A mistake that a user can mend ends in a message and exit code 2."""
+    """Run the command line. A mistake that a user can mend ends in a message and exit code 2, Ctrl-C in 130."""
     asked_for_traceback = os.environ.get(_FULL_ERROR) == "1"
     garbage.hold()  # until the run has imported what it needs
     try:
@@ -35,6 +35,10 @@ def main() -> None:
         if id(error) not in _shown:
             print(error, file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        if asked_for_traceback:
+            raise
+        sys.exit(130)  # as a shell reports a process that Ctrl-C ended
     finally:
         garbage.end()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,12 +14,13 @@ from lightning_vision import garbage, runfolder
 from lightning_vision.config import compose, instantiate
 from lightning_vision.errors import ConfigError, DataError
 from lightning_vision.resolve import Plan, plain, read_index, resolve
-from lightning_vision.settings import for_checkpoint, override_keys, with_trained_classes
+from lightning_vision.settings import OWN, for_checkpoint, for_resume, override_keys, same_data, with_trained_classes
 
 if TYPE_CHECKING:
     from lightning_vision.data.datamodule import VisionDataModule
     from lightning_vision.inference.predictor import Prediction
     from lightning_vision.module import VisionModule
+    from lightning_vision.types import Split
 
 EXAMPLE_CHECKPOINT = "checkpoint=outputs/DATE/TIME/checkpoints/best.ckpt"
 
@@ -79,32 +80,36 @@ def fit(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> Res
     Args:
         config: What ``compose`` returned, or override words as on the command line.
         choices: Options and scalars by name: ``encoder="resnet", image_size=64``; ``data`` also takes a pair of
-            images and targets (arrays, PIL images or paths). ``checkpoint=`` resumes.
+            images and targets (arrays, PIL images or paths). ``checkpoint=`` resumes: all settings that are not given
+            are those of the checkpoint.
 
     Raises:
         ConfigError: A setting is wrong, or two do not go together.
         DataError: The data cannot be used.
         CheckpointError: The checkpoint to resume from is unreadable or of other classes.
     """
-    plan = resolve(_composed(config, choices))
+    cfg, keys = _composed_with_keys(config, choices, complete=True)
+    resumed = cfg.checkpoint
+    plan = resolve(cfg) if resumed is None else _resumed(resumed, cfg, keys)
     folder = Path(plan.config["output_dir"])
-    runfolder.start(folder, plan)
 
-    from lightning_vision import checkpoint as checkpoints
     from lightning_vision.assembly import build_trainer
+    from lightning_vision.interruption import interruptible
     from lightning_vision.reports.run import report_figures, report_pictures
 
     module, data = _build(plan)
+    runfolder.start(folder, plan)
     garbage.release()
-    resumed = plan.config["checkpoint"]
-    if resumed is not None:
-        checkpoints.require_same_target(
-            checkpoints.target_of(checkpoints.read(resumed)), plan.target, plan.index.origin
-        )
     trainer = build_trainer(plan.config)
-    runfolder.announce(plan, module, data)
+    if trainer.is_global_zero:
+        runfolder.announce(plan, module, data)
     try:
-        trainer.fit(module, data, ckpt_path=resumed)
+        with interruptible(trainer):
+            trainer.fit(module, data, ckpt_path=None if resumed is None else runfolder.find_checkpoint(resumed))
+    except (KeyboardInterrupt, SystemExit):
+        if trainer.is_global_zero:
+            runfolder.stopped(folder)
+        raise
     finally:
         # Also after an interruption: what was trained so far is worth a look.
         if trainer.is_global_zero:
@@ -117,12 +122,16 @@ def fit(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> Res
         metrics["best"] = float(score)
     if path.is_file():
         module.load_state_dict(_weights(module, path))
-    split = "test" if plan.index.counts()["test"] else "val"
-    if plan.index.counts()[split]:
+    split: Split = "test" if plan.index.counts()["test"] else "val"
+    scored = plan.index.counts()[split] > 0
+    if scored:
         metrics |= _evaluate(trainer, module, data, split)
-        if trainer.is_global_zero:
-            report_figures(folder, module, data, split, metrics)
     if trainer.is_global_zero:
+        if scored:
+            report_figures(folder, module, data, split, metrics)
+        else:
+            print(f"no rows to score; checkpoints and curves: {folder}")
+        runfolder.left_out(data.bad)
         runfolder.finish(folder, metrics)
     return Result(metrics, folder, path, module)
 
@@ -140,27 +149,44 @@ def test(model: str | Path | VisionModule, config: DictConfig | Sequence[str] | 
         CheckpointError: The checkpoint is unreadable, or the data have other classes, order or channels.
         DataError: The data cannot be used.
     """
+    module, saved = _module(model)
     from lightning_vision.assembly import build_data, build_trainer
     from lightning_vision.checkpoint import require_same_target
     from lightning_vision.reports.run import report_figures
 
-    module, saved = _module(model)
     garbage.release()
     cfg, keys = _composed_with_keys(config, choices)
     settings = for_checkpoint(saved, plain(cfg), keys)
     trained = module.task.target
-    other_data = any(key.split(".")[0] == "data" for key in keys)
+    other_data = not same_data(settings["data"], saved["data"])
     if other_data:
         settings["data"] = with_trained_classes(settings["data"], trained, keys)
+        if "val_fraction" in settings["data"]:
+            settings["data"]["val_fraction"] = 0.0  # nothing is trained, so no rows are held back from it
+    else:
+        # What is not typed again stays as it was in training: other fractions would draw another split.
+        typed = {key.partition(".")[2] for key in keys if key.startswith("data.")}
+        settings["data"] = {k: v for k, v in settings["data"].items() if k in typed} | {
+            k: v for k, v in saved["data"].items() if k not in typed
+        }
     index = read_index(settings["data"], trained.kind, settings["seed"])
     assert index.target is not None
     require_same_target(trained, index.target, index.origin)
-    split = "test"
-    if other_data and not index.is_split:
+    split: Split = "test"
+    counts = index.counts()
+    if other_data and not (index.is_split and counts["test"] + counts["val"]):
+        why = "no row is test or val" if index.is_split else "not split into train, val and test"
+        print(f"{index.origin}: {why}, so all {len(index)} rows are scored")
         index = index.as_split("test")
-    elif not index.counts()["test"]:
+    elif not counts["test"]:
         split = "val"
-    data = build_data(index, module.geometry, _preprocessing(settings), settings)
+    if not index.counts()[split]:
+        raise DataError(
+            f"{index.origin}: no row is test or val, so there is nothing to score",
+            given=", ".join(f"{count} {name}" for name, count in counts.items()),
+            override="data.path=OTHER_DATA",
+        )
+    data = build_data(index, module.geometry, instantiate(settings["preprocessing"]), settings)
     folder = Path(settings["output_dir"])
     # Nothing is trained: no checkpoints, no early stopping.
     settings["callbacks"] = {k: v for k, v in settings["callbacks"].items() if v and "monitor" not in v and k != "last"}
@@ -168,6 +194,7 @@ def test(model: str | Path | VisionModule, config: DictConfig | Sequence[str] | 
     metrics = _evaluate(trainer, module, data, split)
     if trainer.is_global_zero:
         report_figures(folder, module, data, split, metrics)
+        runfolder.left_out(data.bad)
         runfolder.finish(folder, metrics)
     return Result(metrics, folder, Path(model) if isinstance(model, str | Path) else folder, module)
 
@@ -183,7 +210,7 @@ def predict(
     Args:
         model: Path of a checkpoint, or a module from ``fit`` or ``load``.
         source: A file, folder, glob or table; or a list of paths, arrays (uint8 ``(H, W)``, ``(H, W, C)`` or
-            ``(C, H, W)``) or PIL images; or one array or PIL image.
+            ``(C, H, W)``) or PIL images; or one array or PIL image; or one array of many images, ``(N, ...)``.
         config: Overrides of batch_size and trainer; all else comes from the checkpoint.
         choices: The same by name.
 
@@ -195,17 +222,20 @@ def predict(
             it is left out instead, so that there are fewer predictions than images; compare their paths.
     """
     module, saved = _module(model)
+    from lightning_vision.inference.run import predict_images
+
     cfg, keys = _composed_with_keys(config, choices)
     settings = for_checkpoint(saved, plain(cfg), keys)
     predictions: list[Prediction] = []
     if isinstance(source, str | Path):
-        _predict(module, str(source), settings, predictions.append)
+        predict_images(module, str(source), settings, predictions.append)
         return predictions
     from lightning_vision.data.sources.memory import spool
 
-    images = source if isinstance(source, list | tuple) else [source]
+    many = isinstance(source, list | tuple) or getattr(source, "ndim", 0) == 4
+    images = list(source) if many else [source]
     with tempfile.TemporaryDirectory(prefix="lightning_vision-") as folder:
-        _predict(module, spool(images, Path(folder)), settings, predictions.append)
+        predict_images(module, spool(images, Path(folder)), settings, predictions.append)
     return predictions
 
 
@@ -217,10 +247,11 @@ def load(checkpoint: str | Path) -> VisionModule:
     Raises:
         CheckpointError: The file is missing, damaged, or of something else.
     """
+    file = runfolder.find_checkpoint(checkpoint)
     from lightning_vision import checkpoint as checkpoints
     from lightning_vision.assembly import rebuild_module
 
-    return rebuild_module(checkpoints.read(checkpoint))
+    return rebuild_module(checkpoints.read(file))
 
 
 def check(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> bool:
@@ -234,62 +265,24 @@ def check(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> b
 
 
 def _predict_to_folder(checkpoint: str, source: str, cfg: DictConfig) -> None:
-    from lightning_vision.inference.writers import LabelWriter, MaskWriter
-    from lightning_vision.reports.palette import class_palette
-
     module, saved = _module(checkpoint)
+    from lightning_vision.inference.run import predict_to_folder
+
     garbage.release()
     _, keys = _composed_with_keys(cfg, {})
-    settings = for_checkpoint(saved, plain(cfg), keys)
-    settings["preprocessing"]["bad_image"] = "skip"
-    folder = Path(settings["output_dir"]) / "predictions"
-    target = module.task.target
-    writer: LabelWriter | MaskWriter
-    if target.kind == "label":
-        writer = LabelWriter(folder, target.class_names)
-    else:
-        palette = class_palette(target.num_classes, target.palette)
-        root = Path(source).expanduser().absolute()
-        writer = MaskWriter(
-            folder, target.class_names, palette, root=root if root.is_dir() else None, ignore_index=target.ignore_index
-        )
-    count = 0
-
-    def receive(prediction: Prediction) -> None:
-        nonlocal count
-        count += 1
-        writer.write(prediction.path, prediction.probabilities if target.kind == "label" else prediction.mask)
-
-    with writer:
-        bad = _predict(module, source, settings, receive)
-    print(f"{count} images predicted: {folder}")
-    if bad:
-        lines = [f"{len(bad)} images could not be read and were left out:", *(f"  {path}: {why}" for path, why in bad)]
-        print("\n".join(lines))
+    predict_to_folder(module, source, for_checkpoint(saved, plain(cfg), keys))
 
 
-def _predict(
-    module: VisionModule, source: str | Sequence[Path], settings: dict[str, Any], receive: Callable[[Prediction], None]
-) -> list[tuple[str, str]]:
-    """Predict every image of the source; return the files that were skipped, with the reasons."""
-    from lightning_vision.assembly import build_data, build_trainer
-    from lightning_vision.data.sources.files import FilesSource
-    from lightning_vision.inference.predictor import PredictionStream
-
-    index = FilesSource(source).read(None, settings["seed"])
-    data = build_data(index, module.geometry, _preprocessing(settings), settings)
-    trainer = build_trainer({**settings, "callbacks": {}, "logger": {}}, enable_progress_bar=False)
-    trainer.callbacks.append(PredictionStream(receive))
-    trainer.predict(module, data, return_predictions=False)
-    return data.bad
-
-
-def _evaluate(trainer: Any, module: VisionModule, data: VisionDataModule, split: str) -> dict[str, float]:
+def _evaluate(trainer: Any, module: VisionModule, data: VisionDataModule, split: Split) -> dict[str, float]:
     """Score a split; return flat figures, those of the classes too."""
-    if split == "test":
-        rows = trainer.test(module, data, verbose=False)
-    else:
-        rows = trainer.validate(module, data, verbose=False)
+    from lightning_vision.interruption import interruptible
+
+    with interruptible(trainer):
+        if split == "test":
+            rows = trainer.test(module, data, verbose=False)
+        else:
+            trainer.loggers = []  # these figures are of no epoch: they would become one more row of metrics.csv
+            rows = trainer.validate(module, data, verbose=False)
     figures = {key: float(value) for key, value in rows[0].items()}
     for figure, values in module.task.per_class(module.results[split]).items():
         figures |= {f"{split}/{figure}/{name}": value for name, value in values.items()}
@@ -305,6 +298,20 @@ def _build(plan: Plan) -> tuple[VisionModule, VisionDataModule]:
     return build_module(plan), build_data(plan.index, plan.geometry, plan.preprocessing, plan.config)
 
 
+def _resumed(path: str, cfg: DictConfig, keys: Sequence[str]) -> Plan:
+    """The plan of a run that goes on."""
+    path = str(runfolder.find_checkpoint(path))
+    from lightning_vision import checkpoint as checkpoints
+
+    state = checkpoints.read(path)
+    kept = state[checkpoints.KEY]
+    plan = resolve(for_resume(kept["config"], plain(cfg), keys))
+    checkpoints.require_same_target(checkpoints.target_of(state), plan.target, plan.index.origin)
+    plan.encoder_rebuild = kept["encoder_rebuild"]
+    plan.reasons["checkpoint"] = f"the settings are those of {path}, but for those that were given anew"
+    return plan
+
+
 def _module(model: str | Path | VisionModule) -> tuple[VisionModule, dict[str, Any]]:
     module = load(model) if isinstance(model, str | Path) else model
     return module, module.config
@@ -318,31 +325,35 @@ def _weights(module: VisionModule, path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], state["state_dict"])
 
 
-def _preprocessing(settings: Mapping[str, Any]) -> Any:
-    return instantiate(settings["preprocessing"])
-
-
 def _composed(config: DictConfig | Sequence[str] | None, choices: Mapping[str, Any]) -> DictConfig:
     return _composed_with_keys(config, choices)[0]
 
 
 def _composed_with_keys(
-    config: DictConfig | Sequence[str] | None, choices: Mapping[str, Any]
+    config: DictConfig | Sequence[str] | None, choices: Mapping[str, Any], complete: bool = False
 ) -> tuple[DictConfig, list[str]]:
-    """Compose unless that was done already; name the keys that were given."""
+    """Compose unless that was done already; name the keys that were given.
+
+    Of a config that was composed in Python these are all that it may decide beside a checkpoint, or, ``complete``, all.
+    """
     if isinstance(config, DictConfig):
         from hydra.core.hydra_config import HydraConfig
 
-        typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-        return config, override_keys(typed)
-    words, named = list(config or ()), dict(choices)
+        if HydraConfig.initialized():
+            return config, override_keys(HydraConfig.get().overrides.task)
+        return config, [str(key) for key in config if complete or key in OWN]
+    words, named = [config] if isinstance(config, str) else list(config or ()), dict(choices)
     extra = dict(named.pop("overrides", {}))
     pair = named.get("data")
     if isinstance(pair, tuple):
         from lightning_vision.data.sources.memory import table_of
 
         named["data"] = "table"
-        extra |= {"data.path": str(table_of(*pair))}
+        if len(pair) != 2:
+            raise ConfigError("data is no pair", given=f"a tuple of {len(pair)}", expected="(images, targets)")
+        images, targets = pair
+        folder = extra.get("preprocessing.lazy_cache_dir")
+        extra |= {"data.path": str(table_of(images, targets, folder=folder))}
     keys = override_keys(words) + list(named) + list(extra)
     return compose(words, **named, **extra), keys
 

@@ -9,23 +9,23 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import Trainer
+from omegaconf import OmegaConf
 from torch import nn
 from torch.optim import Optimizer
 
 from lightning_vision import checkpoint as checkpoints
-from lightning_vision.config import instantiate
+from lightning_vision.config import instantiate, options_of
 from lightning_vision.data.datamodule import VisionDataModule
 from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.decoders.base import Decoder
 from lightning_vision.encoders.base import Encoder
+from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.module import VisionModule
-from lightning_vision.necks.pyramid import PyramidNeck
 from lightning_vision.resolve import Plan
 from lightning_vision.signatures import class_constants
 from lightning_vision.tasks import TASKS
-from lightning_vision.types import IMAGENET_STATS, UNIT_STATS, Geometry, PixelStats, TargetSpec
-
+from lightning_vision.types import IMAGENET_STATS, Geometry, PixelStats, TargetSpec
 
 # Pixels a side of the image that finds out which parameters are used.
 PROBE_SIZE = 32
@@ -34,9 +34,12 @@ PROBE_SIZE = 32
 def build_module(plan: Plan) -> VisionModule:
     """Build the model of a plan, with its loss and optimizer."""
     config = plan.config
-    encoder = cast(Encoder, instantiate(config["encoder"]))
+    encoder = cast(Encoder, instantiate({**config["encoder"], **plan.encoder_rebuild}, Encoder))
     stats = _pixel_stats(encoder, plan.preprocessing.standardize_image, plan.geometry.num_channels)
-    return _assemble(encoder, config, plan.task, plan.target, plan.geometry, stats, trains=True)
+    _decide_neck(plan, encoder)
+    module = _assemble(encoder, config, plan.task, plan.target, plan.geometry, stats)
+    _check_monitor(config["monitor"], module)
+    return module
 
 
 def rebuild_module(checkpoint: Mapping[str, Any]) -> VisionModule:
@@ -47,7 +50,7 @@ def rebuild_module(checkpoint: Mapping[str, Any]) -> VisionModule:
     """
     kept = checkpoint[checkpoints.KEY]
     config = kept["config"]
-    encoder = cast(Encoder, instantiate({**config["encoder"], **kept["encoder_rebuild"]}))
+    encoder = cast(Encoder, instantiate({**config["encoder"], **kept["encoder_rebuild"]}, Encoder))
     module = _assemble(
         encoder,
         config,
@@ -55,7 +58,6 @@ def rebuild_module(checkpoint: Mapping[str, Any]) -> VisionModule:
         checkpoints.target_of(checkpoint),
         checkpoints.geometry_of(checkpoint),
         checkpoints.pixel_stats_of(checkpoint),
-        trains=True,
     )
     state = dict(checkpoint)
     checkpoints.restore_encoder_weights(module, state)
@@ -70,26 +72,23 @@ def _assemble(
     target: TargetSpec,
     geometry: Geometry,
     stats: PixelStats,
-    trains: bool,
 ) -> VisionModule:
     task = TASKS[task_name](target)
-    info, neck = encoder.info, None
-    wants_pyramid = class_constants(config["decoder"]["_target_"])["consumes"] == "pyramid"
-    if wants_pyramid and (info.one_scale or not config["neck"].get("auto")):
-        neck = _neck(config["neck"], encoder)
-        info = neck.info
-    decoder = cast(Decoder, instantiate(config["decoder"], info=info, num_classes=target.num_classes))
+    neck = cast(Any, instantiate(config["neck"], nn.Module, info=encoder.info)) if config["neck"] else None
+    info = encoder.info if neck is None else neck.info
+    decoder = cast(Decoder, instantiate(config["decoder"], Decoder, info=info, num_classes=target.num_classes))
     loss = instantiate(
         config["loss"],
+        nn.Module,
         num_classes=target.num_classes,
         class_names=target.class_names,
         ignore_index=target.ignore_index,
     )
     optimizer = config["optimizer"]
-    augmentation = [instantiate(node) for node in (config.get("augmentation") or {}).values() if node]
+    augmentation = [instantiate(node, nn.Module) for node in (config.get("augmentation") or {}).values() if node]
 
     def configure(groups: list[dict[str, Any]], total_steps: int) -> tuple[Optimizer, Any]:
-        built = cast(Any, instantiate(optimizer))(groups)
+        built = cast(Any, instantiate(optimizer, Optimizer))(groups)
         return built, instantiate(config["scheduler"], optimizer=built, total_steps=total_steps)
 
     module = VisionModule(
@@ -101,7 +100,7 @@ def _assemble(
         geometry,
         stats,
         augmentation=cast(list[nn.Module], augmentation),
-        configure=configure if trains else None,
+        configure=configure,
         lr=optimizer["lr"],
         weight_decay=optimizer.get("weight_decay", 0.0),
         encoder_lr_factor=config["encoder_lr_factor"],
@@ -172,15 +171,49 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
     # A frozen encoder stays in eval mode on purpose.
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+    # last.ckpt of a resumed run; the best ones are taken along (callbacks/checkpoints.py).
+    warnings.filterwarnings("ignore", message="The dirpath has changed from.*")
     # A run folder is new, or belongs to the run that is resumed.
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
 
 
-def _neck(node: Mapping[str, Any], encoder: Encoder) -> Any:
-    return PyramidNeck(encoder.info) if node.get("auto") else instantiate(node, info=encoder.info)
+def _decide_neck(plan: Plan, encoder: Encoder) -> None:
+    """Put the neck into the config, as a part of its own or null, where it is ``auto``."""
+    config = plan.config
+    if not (config["neck"] or {}).get("auto"):
+        return
+    wants_maps = class_constants(config["decoder"]["_target_"])["consumes"] == "pyramid"
+    if wants_maps and encoder.info.one_scale:
+        config["neck"] = OmegaConf.to_container(OmegaConf.load(options_of("neck")["pyramid"]))
+        plan.reasons["neck"] = f"the encoder's maps all have stride {encoder.info.strides[0]}"
+    else:
+        config["neck"] = None
+        plan.reasons["neck"] = "the encoder's maps have several strides" if wants_maps else "the decoder takes no maps"
+
+
+def _check_monitor(monitor: str, module: VisionModule) -> None:
+    """Refuse a figure that no epoch will report, now instead of after the first one."""
+    task = module.task
+    scores = task.scores()
+    scores.update(torch.zeros(1, task.target.num_classes), torch.zeros(1, dtype=torch.int64))
+    figures = ["loss", *task.figures(scores.compute())]
+    known = [f"val/{name}" for name in figures] + [
+        f"train/{name}" for name in (figures if task.train_figures else ["loss"])
+    ]
+    if monitor not in known:
+        near = nearest(monitor, known) or known[1]
+        raise ConfigError(
+            "There is no such figure to monitor.",
+            given=f"monitor={monitor}",
+            expected=listed(known),
+            nearest=near,
+            override=[f"monitor={near}", "monitor=auto"],
+        )
 
 
 def _pixel_stats(encoder: Encoder, standardize: str | None, num_channels: int) -> PixelStats:
     if standardize == "encoder":
         return encoder.pixel_stats
-    return (UNIT_STATS if standardize is None else IMAGENET_STATS).for_channels(num_channels)
+    if standardize is None:
+        return PixelStats((0.0,) * num_channels, (1.0,) * num_channels)  # pixels stay in [0, 1], alpha too
+    return IMAGENET_STATS.for_channels(num_channels)

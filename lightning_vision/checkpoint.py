@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from lightning_vision.errors import CheckpointError
+from lightning_vision.runfolder import find_checkpoint
 from lightning_vision.types import Geometry, PixelStats, TargetSpec
 
 if TYPE_CHECKING:
@@ -96,23 +95,13 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         CheckpointError: The file is missing, unreadable, of another program or of a newer format.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        beside = sorted(str(p) for p in file.parent.glob("*.ckpt")) if file.parent.is_dir() else []
-        found = f"checkpoints in that folder: {', '.join(beside)}" if beside else "the path of a .ckpt file"
-        raise CheckpointError(
-            "The checkpoint does not exist.",
-            given=file,
-            expected=found,
-            override=f"checkpoint={beside[0] if beside else 'outputs/DATE/TIME/checkpoints/best.ckpt'}",
-        )
+    file = find_checkpoint(path)
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0][:300]
+    except Exception as error:  # on bytes that are no checkpoint torch raises nearly every type
         raise CheckpointError(
             "The checkpoint cannot be read: it is damaged, or holds more than plain data and tensors.",
-            given=f"{file} ({reason})",
+            given=f"{file} ({_reason(error)})",
             expected="a file written by this project",
         ) from error
     if not isinstance(checkpoint, dict) or KEY not in checkpoint:
@@ -131,6 +120,14 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
             override="pip install --upgrade lightning_vision",
         )
     return checkpoint
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with the file: one sentence, without torch's advice to trust the file all the same."""
+    text = str(error)
+    for advice in ("from a trusted source.", "WeightsUnpickler error:"):
+        text = text.rpartition(advice)[2]
+    return text.strip().split("\n")[0].split(". ")[0][:300] or type(error).__name__
 
 
 def target_of(checkpoint: Mapping[str, Any]) -> TargetSpec:

@@ -174,7 +174,7 @@ def _set(cfg: DictConfig, key: str, value: Any) -> None:
         parent[last] = dict(value) if isinstance(value, Mapping) else value
 
 
-def instantiate(node: Any, **injected: Any) -> Any:
+def instantiate(node: Any, kind: type = object, /, **injected: Any) -> Any:
     """Build what a config node names. The one place where a config becomes an object.
 
     Nested nodes are not built, and the constructor gets plain lists and dicts. ``_partial_: true`` gives a
@@ -182,6 +182,7 @@ def instantiate(node: Any, **injected: Any) -> Any:
 
     Args:
         node: A node with ``_target_``, a DictConfig or a plain dict.
+        kind: The class that the target must be, or derive from.
         **injected: Arguments that code supplies, handed over as they are.
 
     Raises:
@@ -199,6 +200,7 @@ def instantiate(node: Any, **injected: Any) -> Any:
     try:
         # A partial first: Hydra would turn injected dataclasses into configs.
         part = hydra_instantiate(content, _partial_=True, _recursive_=False, _convert_="all")
+        _refuse_unfit(part.func, target, name or "_target_", kind)
         if content.get("_partial_"):
             from functools import partial
 
@@ -227,8 +229,7 @@ def _refused(name: str, target: str, cause: BaseException) -> VisionError:
 
 def refuse_untrusted(target: str, key: str) -> None:
     """Raise ConfigError for a target that a config may not build: a config that one was sent must not run any code."""
-    allowed = (*TRUSTED, *(f"{package.split('.')[0]}." for package in plugins()))
-    if target.startswith(allowed):
+    if target.startswith(allowed := _allowed()):
         return
     group = key.split(".")[0]
     raise ConfigError(
@@ -236,4 +237,26 @@ def refuse_untrusted(target: str, key: str) -> None:
         given=target,
         expected=f"a name that begins with {', '.join(allowed)}; other code comes as a plugin ({PLUGIN_GROUP})",
         override=f"{group}={default_of(group)}" if group in groups() else None,
+    )
+
+
+def _allowed() -> tuple[str, ...]:
+    return (*TRUSTED, *(f"{package.split('.')[0]}." for package in plugins()))
+
+
+def _refuse_unfit(found: Any, target: str, key: str, kind: type) -> None:
+    """Raise ConfigError unless the target is a class of the kind that is needed, at home where its name says.
+
+    A name that begins well may lead out of its package (``package.module.os.system``), and a function would act at
+    once, where a class is only built.
+    """
+    if isinstance(found, type) and f"{found.__module__}.".startswith((*_allowed(), "lightning.fabric.")):
+        if issubclass(found, kind):
+            return
+        raise ConfigError(f"{key} names the wrong kind of part", given=target, expected=f"a class of {kind.__name__}")
+    home = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', found)}"
+    raise ConfigError(
+        f"{key} names a target that a config may not build",
+        given=target if home == target else f"{target}, which is {home}",
+        expected=f"a class of {', '.join(_allowed())}",
     )

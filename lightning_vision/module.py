@@ -172,9 +172,15 @@ class VisionModule(LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         for row, sample in zip(batch["index"].tolist(), logits, strict=True):
             mask = torch.as_tensor(data.original_mask(row)).to(logits.device)
-            resized = restore_size(sample, (mask.shape[-2], mask.shape[-1]), data.preprocessing.resize_method)
+            size = (mask.shape[-2], mask.shape[-1])
+            if data.preprocessing.resize_method == "crop_or_pad":
+                # Counted in the image's pixels, where a mask may be coarser or finer.
+                resized = restore_size(sample, data.original_size(row), "crop_or_pad")
+                resized = nn.functional.interpolate(resized.unsqueeze(0), size, mode="nearest-exact")[0]
+            else:
+                resized = restore_size(sample, size, "interpolate")
             # Pixels that the crop left out have no prediction and are not scored.
-            known = resized.isfinite().all(0)
+            known = ~resized.isnan().any(0)
             self.original_scores.update(resized[:, known].unsqueeze(0), mask[known].unsqueeze(0))
 
     def on_test_epoch_end(self) -> None:

@@ -52,16 +52,17 @@ def is_plain(text: str) -> bool:
 def quote_path(word: str, multirun: bool = False) -> str:
     """Quote the value of a path-like key, so that any path that a shell can pass arrives as it is.
 
-    ``~`` is expanded. Left alone: values in quotes, ``null``, interpolations (``${...}``), and lists and mappings in
-    brackets unless a file of that name exists. In a multirun a comma is part of the path, unless every piece between
-    the commas exists (or is ``null``): then they are swept over; ``choice(a,b)`` always sweeps. Doing it twice
-    changes nothing: the processes that DDP starts do it again.
+    ``~`` is expanded. Left alone: values in quotes, ``null``, ``true``, ``false``, interpolations (``${...}``), and
+    lists and mappings in brackets unless a file of that name exists. In a multirun a comma is part of the path, unless
+    every piece between the commas exists (or is ``null``): then they are swept over; ``choice(a,b)`` always sweeps.
+    Doing it twice changes nothing: the processes that DDP starts do it again.
     """
     parts = split(word)
     if parts is None or not is_path_key(parts[1]):
         return word
     plus, key, value = parts
-    if value in ("", "null", "???") or "${" in value or _is_quoted(value, multirun):
+    # No file is meant by a truth value: encoder.saved_weights_in_checkpoint ends like a path and is none.
+    if value in ("", "null", "???", "true", "false") or "${" in value or _is_quoted(value, multirun):
         return word
     if multirun and value.startswith("choice(") and value.endswith(")"):
         return word

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -21,7 +21,6 @@ KIND_OF_TASK: dict[str, TargetKind] = {"classification": "label", "segmentation"
 DEFAULT_LOSS = {"classification": "softmax_cross_entropy", "segmentation": "softmax_cross_entropy"}
 DECODER_OF_TASK = {"classification": "classifier", "segmentation": "unet"}
 MONITOR = {"classification": "val/accuracy", "segmentation": "val/mean_iou"}
-NOT_SAVED = ("hydra", "action", "checkpoint", "source", "output_dir")
 
 
 @dataclass
@@ -36,6 +35,7 @@ class Plan:
         target: The classes.
         geometry: What images are brought to.
         preprocessing: How.
+        encoder_rebuild: Arguments that build the encoder of a run that goes on without its first weights.
     """
 
     config: dict[str, Any]
@@ -45,6 +45,7 @@ class Plan:
     target: TargetSpec
     geometry: Geometry
     preprocessing: Preprocessing
+    encoder_rebuild: dict[str, Any] = field(default_factory=dict)
 
 
 def plain(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
@@ -68,6 +69,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> Plan:
     reasons: dict[str, str] = {}
     task = _task(config, reasons)
     _loss(config, task, reasons)
+    _neck(config)
     index = read_index(config["data"], KIND_OF_TASK[task], config["seed"])
     preprocessing = cast(Preprocessing, instantiate(config["preprocessing"]))
     geometry = _geometry(config, index, preprocessing, reasons)
@@ -116,7 +118,7 @@ def _loss(config: dict[str, Any], task: str, reasons: dict[str, str]) -> None:
     if task not in served:
         fitting = []
         for name, path in options_of("loss").items():
-            other = OmegaConf.load(path).get("_target_")
+            other = cast(DictConfig, OmegaConf.load(path)).get("_target_")
             if other and task in class_constants(other)["tasks"]:
                 fitting.append(name)
         raise ConfigError(
@@ -125,6 +127,19 @@ def _loss(config: dict[str, Any], task: str, reasons: dict[str, str]) -> None:
             expected=f"a loss for {task}: {listed(fitting)}",
             override=f"loss={fitting[0]}",
         )
+
+
+def _neck(config: dict[str, Any]) -> None:
+    """Refuse a neck that nothing would go through; ``auto`` is decided when the encoder's maps are known."""
+    neck, decoder = config["neck"], config["decoder"]["_target_"]
+    if neck is None or neck.get("auto") or class_constants(decoder)["consumes"] == "pyramid":
+        return
+    raise ConfigError(
+        "The neck and the decoder do not go together.",
+        given=f"{neck['_target_']} with {decoder}, which takes the encoder's embedding and no maps",
+        expected="neck=auto for this decoder, or a decoder of maps",
+        override=["neck=auto", f"decoder={DECODER_OF_TASK['segmentation']}"],
+    )
 
 
 def _geometry(
@@ -198,6 +213,7 @@ def fill_monitor(config: dict[str, Any]) -> None:
 def _encoder_lr(config: dict[str, Any], reasons: dict[str, str]) -> None:
     if config["encoder_lr_factor"] != "auto":
         return
-    pretrained = config["encoder"].get("use_pretrained", False)
+    encoder = config["encoder"]
+    pretrained = encoder.get("use_pretrained", False) and encoder.get("adapter") is None
     config["encoder_lr_factor"] = 0.1 if pretrained else 1.0
-    reasons["encoder_lr_factor"] = "pretrained weights change slowly" if pretrained else "all weights are new"
+    reasons["encoder_lr_factor"] = "pretrained weights change slowly" if pretrained else "all trained weights are new"

@@ -6,18 +6,38 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
-from lightning_vision.errors import DataError
+from lightning_vision.errors import CheckpointError, DataError, listed
+from lightning_vision.overrides import override
 
 if TYPE_CHECKING:
     from lightning_vision.data.datamodule import VisionDataModule
     from lightning_vision.module import VisionModule
     from lightning_vision.resolve import Plan
+
+
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """Return the file of a checkpoint. Here, so that a mistyped path is answered before torch is imported.
+
+    Raises:
+        CheckpointError: There is none; the message names those beside it.
+    """
+    file = Path(path).expanduser()
+    if file.is_file():
+        return file
+    folder = file if file.is_dir() else file.parent
+    found = [str(p) for pattern in ("*.ckpt", "checkpoints/*.ckpt") for p in sorted(folder.glob(pattern))]
+    raise CheckpointError(
+        "The checkpoint is a folder, not a file." if file.is_dir() else "The checkpoint does not exist.",
+        given=file,
+        expected=f"checkpoints in {folder}: {listed(found, 10)}" if found else "the path of a .ckpt file",
+        override=override("checkpoint", found[0]) if found else "checkpoint=outputs/DATE/TIME/checkpoints/best.ckpt",
+    )
 
 
 def start(folder: Path, plan: Plan) -> None:
@@ -36,16 +56,12 @@ def start(folder: Path, plan: Plan) -> None:
             "The run folder cannot be written.",
             given=f"{folder} ({error.strerror})",
             expected="a folder with free space that may be written",
-            override="hydra.run.dir=FOLDER",
+            override="output_dir=FOLDER",
         ) from error
 
 
 def announce(plan: Plan, module: VisionModule, data: VisionDataModule) -> None:
     """Say in a few lines what is going to be trained on what."""
-    from lightning.pytorch.utilities import rank_zero_only
-
-    if rank_zero_only.rank != 0:
-        return
     counts = plan.index.counts()
     geometry, target = plan.geometry, plan.target
     total = sum(p.numel() for p in module.parameters())
@@ -60,6 +76,24 @@ def announce(plan: Plan, module: VisionModule, data: VisionDataModule) -> None:
     print(f"run    {plan.config['output_dir']}", flush=True)
     for problem in plan.index.problems:
         print(f"{problem.severity}: {problem.message}", file=sys.stderr)
+    if not counts["val"]:
+        print("warning: there are no samples in val: nothing tells which epoch was best", file=sys.stderr)
+
+
+def stopped(folder: Path) -> None:
+    """Say after an interruption what is kept, and how to go on."""
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.is_file():
+        print(f"stopped; go on from the last finished epoch with {override('checkpoint', str(last))}", file=sys.stderr)
+    else:
+        print("stopped before the first epoch was finished; there is no checkpoint", file=sys.stderr)
+
+
+def left_out(bad: Sequence[tuple[str, str]]) -> None:
+    """Name the images that were skipped, path and reason."""
+    if bad:
+        print(f"{len(bad)} images could not be read and were left out:")
+        print("\n".join(f"  {path}: {why}" for path, why in bad))
 
 
 def finish(folder: Path, metrics: Mapping[str, float]) -> None:

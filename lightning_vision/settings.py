@@ -1,8 +1,9 @@
-"""What test and predict take from the command line, and what from the checkpoint."""
+"""What is taken from the command line beside a checkpoint, and what from the checkpoint itself."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -10,8 +11,12 @@ from lightning_vision.errors import ConfigError, listed
 from lightning_vision.types import TargetSpec
 
 # All else is in the checkpoint.
-OWN = ("action", "checkpoint", "source", "output_dir", "data", "batch_size", "seed", "trainer", "callbacks", "logger")
+# The seed is not among them: it decides which rows are test rows where the data bring no split.
+OWN = ("action", "checkpoint", "source", "output_dir", "data", "batch_size", "trainer", "callbacks", "logger")
 OWN_PREPROCESSING = ("mode", "prefetch_size", "lazy_cache_dir", "decode_threads", "bad_image")
+# What may change when a run goes on; with anything else it would be another run.
+OWN_WHEN_RESUMED = ("epochs", "data", "trainer", "callbacks", "logger")
+PLACES = ("action", "checkpoint", "source", "output_dir")
 
 
 def override_keys(overrides: Sequence[str]) -> list[str]:
@@ -31,12 +36,13 @@ def for_checkpoint(saved: Mapping[str, Any], given: Mapping[str, Any], keys: Seq
         ConfigError: A typed key is decided by the checkpoint already.
     """
     merged = deepcopy(dict(saved))
-    for key in ("action", "checkpoint", "source", "output_dir", "trainer", "callbacks", "logger"):
+    whole = (*PLACES, "trainer", "callbacks", "logger")
+    for key in whole:
         merged[key] = given[key]
     whole_groups = {key for key in keys if "." not in key}
     for key in keys:
         group, _, name = key.partition(".")
-        if group in ("hydra", "experiment"):
+        if group in ("hydra", "experiment", *whole):
             continue
         if group == "preprocessing" and name in OWN_PREPROCESSING:
             merged[group][name] = given[group][name]
@@ -52,6 +58,83 @@ def for_checkpoint(saved: Mapping[str, Any], given: Mapping[str, Any], keys: Seq
         else:
             _set(merged[group], name.split("."), given[group])
     return merged
+
+
+def for_resume(saved: Mapping[str, Any], given: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """The config of a run that goes on: that of the checkpoint, in another run folder, with what the user typed.
+
+    Args:
+        saved: The config in the checkpoint.
+        given: The config as composed from the command line.
+        keys: The keys that were typed.
+
+    Raises:
+        ConfigError: A typed value is not that of the checkpoint, and cannot change in the middle of a run.
+    """
+    merged: dict[str, Any] = _moved(deepcopy(dict(saved)), str(saved["output_dir"]), str(given["output_dir"]))
+    merged |= {key: given[key] for key in PLACES}
+    whole_groups = {key for key in keys if "." not in key}
+    for key in keys:
+        names = key.split(".")
+        group = names[0]
+        if group in ("hydra", *PLACES):
+            continue
+        if group in OWN_WHEN_RESUMED or (group == "preprocessing" and names[-1] in OWN_PREPROCESSING):
+            if len(names) == 1 or group in whole_groups:
+                merged[group] = given[group]
+            else:
+                _set(merged[group], names[1:], given[group])
+            continue
+        clash = ["it chooses many settings at once"] if group == "experiment" else list(_clashes(key, given, saved))
+        if clash:
+            raise ConfigError(
+                f"{key} cannot change when a run goes on.",
+                given=clash[0],
+                expected=f"the settings of the checkpoint; {listed(OWN_WHEN_RESUMED)} may change",
+                override=[f"leave {key} out", "checkpoint=null, for a new run"],
+            )
+    if "trainer.max_epochs" not in keys:
+        merged["trainer"]["max_epochs"] = merged["epochs"]
+    if "preprocessing" in whole_groups:
+        merged["preprocessing"] |= {name: given["preprocessing"][name] for name in OWN_PREPROCESSING}
+    return merged
+
+
+def _clashes(key: str, given: Mapping[str, Any], saved: Mapping[str, Any]) -> Iterator[str]:
+    """Settings below ``key`` that differ; ``auto`` and null were decided when the run began."""
+    if key.removeprefix("preprocessing.") in OWN_PREPROCESSING:
+        return
+    here: Any = given
+    there: Any = saved
+    for name in key.split("."):
+        here = here.get(name) if isinstance(here, Mapping) else None
+        there = there.get(name) if isinstance(there, Mapping) else None
+    if here is None or here == "auto" or (isinstance(here, Mapping) and here.get("auto") is True) or here == there:
+        return
+    if isinstance(here, Mapping) and isinstance(there, Mapping):
+        for name in here:
+            yield from _clashes(f"{key}.{name}", given, saved)
+    elif not (key == "image_size" and isinstance(here, int) and there == [here, here]):
+        yield f"{key}={here}, in the checkpoint {key}={there}"
+
+
+def _moved(node: Any, old: str, new: str) -> Any:
+    """Put another run folder into all paths below the old one."""
+    if isinstance(node, dict):
+        return {key: _moved(value, old, new) for key, value in node.items()}
+    if isinstance(node, str) and (node == old or node.startswith(old + os.sep)):
+        return new + node[len(old) :]
+    return node
+
+
+def same_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two data nodes read the same table or folder, so that a random split of it is the same split."""
+
+    def place(node: Mapping[str, Any]) -> tuple[Any, str | None]:
+        path = node.get("path")
+        return node.get("_target_"), None if path is None else os.path.abspath(os.path.expanduser(path))
+
+    return place(one) == place(other)
 
 
 def with_trained_classes(node: Mapping[str, Any], trained: TargetSpec, typed: Sequence[str]) -> dict[str, Any]:
@@ -71,7 +154,13 @@ def with_trained_classes(node: Mapping[str, Any], trained: TargetSpec, typed: Se
     return node
 
 
-def _set(node: dict[str, Any], names: Sequence[str], given: Any) -> None:
+def _set(node: dict[str, Any], names: Sequence[str], given: Mapping[str, Any]) -> None:
+    """Copy the setting of this name; one that was taken out (``~key``) goes."""
     for name in names[:-1]:
-        node, given = node[name], given[name]
-    node[names[-1]] = given[names[-1]]
+        if name not in given:
+            return
+        node, given = node.setdefault(name, {}), given[name]
+    if names[-1] in given:
+        node[names[-1]] = given[names[-1]]
+    else:
+        node.pop(names[-1], None)

@@ -77,8 +77,6 @@ class PixelStats:
 
 IMAGENET_STATS = PixelStats((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF_STATS = PixelStats((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-# "no standardisation": pixels stay in [0, 1]
-UNIT_STATS = PixelStats((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ class TargetSpec:
 
 @dataclass(frozen=True)
 class Geometry:
-    """What every image is brought to: height and width in pixels, and channels (1 grey, 2 grey+alpha, 3 RGB, 4 RGBA)."""
+    """What every image is brought to: height and width in pixels, channels (1 grey, 2 grey+alpha, 3 RGB, 4 RGBA)."""
 
     height: int
     width: int

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,18 @@ def test_missing_file_names_the_checkpoints_beside_it(tmp_path: Path) -> None:
     assert str(tmp_path / "best.ckpt") in str(error.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 half a zip file"])
+def test_a_folder_is_answered_with_the_checkpoints_in_it(tmp_path: Path) -> None:
+    (tmp_path / "my run" / "checkpoints").mkdir(parents=True)
+    best = tmp_path / "my run" / "checkpoints" / "best.ckpt"
+    best.touch()
+    (tmp_path / "other.ckpt").touch()
+    with pytest.raises(CheckpointError, match="is a folder") as error:
+        checkpoints.read(tmp_path / "my run")
+    assert error.value.overrides == [f"'checkpoint={best}'"]
+    assert "other.ckpt" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"junk", b"PK\x03\x04 half a zip file"])
 def test_damaged_file(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "x.ckpt"
     file.write_bytes(content)
@@ -63,8 +76,10 @@ class Evil:
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({checkpoints.KEY: Evil()}, "x.ckpt")
-    with pytest.raises(CheckpointError, match="more than plain data"):
+    with pytest.raises(CheckpointError, match="more than plain data") as error:
         checkpoints.read("x.ckpt")
+    assert "system" in str(error.value.given)
+    assert "weights_only" not in str(error.value)
     assert not (tmp_path / "evil").exists()
 
 
@@ -111,3 +126,17 @@ def test_target_round_trip() -> None:
     target = replace(TRAINED, palette=((1, 2, 3), (4, 5, 6), (7, 8, 9)))
     assert TargetSpec.from_dict(target.to_dict()) == target
     checkpoints.assert_plain(target.to_dict())
+
+
+def test_a_mistyped_path_is_answered_before_torch_is_imported() -> None:
+    code = """
+import sys
+import lightning_vision as lv
+for act in (lambda: lv.load("none.ckpt"), lambda: lv.test("none.ckpt"), lambda: lv.predict("none.ckpt", "photos")):
+    try:
+        act()
+    except lv.CheckpointError as error:
+        assert "does not exist" in str(error)
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -96,6 +96,7 @@ def test_lists_in_brackets_unless_a_folder_is_named_so(tmp_path: Path, monkeypat
 
 
 def test_a_home_is_expanded() -> None:
+    assert quote_path("encoder.saved_weights_in_checkpoint=false") == "encoder.saved_weights_in_checkpoint=false"
     assert quote_path("encoder.weights=~/w.pt") == f"encoder.weights={Path.home() / 'w.pt'}"
     assert compose({"source": "~/x"}).source == str(Path.home() / "x")
 
@@ -167,6 +168,9 @@ def test_refuses_as_the_command_line_does(words: list[str], values: dict[str, An
     assert "+enc" not in str(caught.value.overrides)
 
 
+CLASSIFIER = "lightning_vision.decoders.classifier.ClassifierDecoder"
+
+
 class TestInstantiate:
     def test_builds_with_plain_containers_and_injected_objects(self) -> None:
         info = FeatureInfo((8,), (4,), 8)
@@ -201,8 +205,29 @@ class TestInstantiate:
             instantiate({"_target_": "lightning_vision.types.FeatureInfo"}, channels=(1,), strides=(), embed_dim=1)
 
     def test_our_own_errors_pass(self) -> None:
-        with pytest.raises(ConfigError, match="source of a target cannot be found"):
-            instantiate({"_target_": "lightning_vision.signatures.class_constants", "target": "nowhere.Part"})
+        with pytest.raises(ConfigError, match="at least one class"):
+            instantiate({"_target_": CLASSIFIER}, info=FeatureInfo((8,), (4,), 8), num_classes=0)
+
+    @pytest.mark.parametrize(
+        "target",
+        [
+            "lightning_vision.runfolder.os.system",
+            "lightning_vision.data.sources.shapes.shutil.rmtree",
+            "lightning_vision.data.sources.shapes.Image.open",
+            "lightning_vision.runfolder.Path",
+            "lightning_vision.data.sources.memory.spool",
+            "torch.nn.functional.torch.load",
+        ],
+    )
+    def test_a_good_beginning_leads_nowhere_else_and_runs_nothing(self, target: str, tmp_path: Path) -> None:
+        (tmp_path / "kept").mkdir()
+        with pytest.raises(ConfigError, match=r"may not build|blocklisted"):
+            instantiate({"_target_": target, "_args_": [str(tmp_path / "kept")]})
+        assert (tmp_path / "kept").is_dir()
+
+    def test_the_wrong_kind_of_part(self) -> None:
+        with pytest.raises(ConfigError, match="wrong kind of part"):
+            instantiate({"_target_": CLASSIFIER}, torch.optim.Optimizer)
 
 
 @pytest.fixture

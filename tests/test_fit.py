@@ -106,6 +106,18 @@ def test_reload_predicts_the_same_to_the_last_bit(trained: lv.Result) -> None:
     assert not module.training
 
 
+@pytest.mark.parametrize(
+    "target", ["os.system", "lightning_vision.runfolder.os.system", "lightning_vision.data.sources.memory.spool"]
+)
+def test_a_checkpoint_cannot_name_code_to_run(trained: lv.Result, tmp_path: Path, target: str) -> None:
+    state = torch.load(trained.checkpoint, weights_only=True)
+    state[checkpoints.KEY]["config"]["encoder"] = {"_target_": target, "_args_": [[], str(tmp_path / "made")]}
+    torch.save(state, tmp_path / "crafted.ckpt")
+    with pytest.raises(lv.ConfigError, match=r"may not build|blocklisted"):
+        lv.load(tmp_path / "crafted.ckpt")
+    assert not (tmp_path / "made").exists()
+
+
 def test_test_action_gives_the_figures_of_the_fit(trained: lv.Result, tmp_path: Path) -> None:
     again = lv.test(trained.checkpoint, overrides={"output_dir": str(tmp_path)})
     for key, value in again.metrics.items():
@@ -156,6 +168,74 @@ def test_resume_continues_exactly(shapes: Path, tmp_path: Path, step: int) -> No
     left, right = (c["optimizer_states"][0]["state"] for c in (a, b))
     for parameter, state in left.items():
         assert all(torch.equal(state[k], right[parameter][k]) for k in state)
+
+
+def test_resume_needs_nothing_but_the_checkpoint_and_keeps_the_best(trained: lv.Result, tmp_path: Path) -> None:
+    last = str(trained.folder / "checkpoints" / "last.ckpt")
+    # At this learning rate of a finished cosine the next epoch is no better, in a folder of its own.
+    more = lv.fit(checkpoint=last, epochs=7, overrides={"output_dir": str(tmp_path)})
+    assert more.metrics["epochs"] == 7
+    assert more.metrics["best"] >= trained.metrics["best"]
+    assert more.checkpoint == tmp_path / "checkpoints" / "best.ckpt"
+    assert type(more.module.encoder) is type(trained.module.encoder)
+    assert more.module.encoder.info == trained.module.encoder.info
+    with pytest.raises(lv.ConfigError, match="lr cannot change"):
+        lv.fit(checkpoint=last, lr=0.3, overrides={"output_dir": str(tmp_path)})
+
+
+def test_a_composed_config_counts_beside_a_checkpoint(trained: lv.Result, tmp_path: Path) -> None:
+    config = lv.compose(data="table", overrides={"data.path": str(tmp_path / "none.csv"), "output_dir": str(tmp_path)})
+    with pytest.raises(lv.ConfigError, match=r"none\.csv"):
+        lv.test(trained.checkpoint, config)
+
+
+def test_the_data_of_the_training_are_never_scored_as_a_whole(shapes: Path, tmp_path: Path) -> None:
+    lines = [line.split(",") for line in shapes.read_text(encoding="utf-8").splitlines()]
+    at = lines[0].index("split")
+    table = shapes.with_name("unsplit.csv")
+    table.write_text("\n".join(",".join(c for i, c in enumerate(line) if i != at) for line in lines), encoding="utf-8")
+    config = settings(table, tmp_path / "run", epochs=1, seed=5)
+    fitted = lv.fit(**config)
+    # The same table, typed once more: the test rows that the seed of the training drew, not all rows.
+    again = lv.test(
+        fitted.checkpoint, data="table", overrides={"data.path": str(table), "output_dir": str(tmp_path / "again")}
+    )
+    confusion, all_rows = (r.module.results["test"]["confusion"].sum() for r in (again, fitted))
+    assert confusion == all_rows
+    assert again.metrics["test/loss"] == pytest.approx(fitted.metrics["test/loss"], abs=1e-6)
+    copy = table.with_name("other.csv")
+    copy.write_text(table.read_text(encoding="utf-8"), encoding="utf-8")
+    other = lv.test(
+        fitted.checkpoint, data="table", overrides={"data.path": str(copy), "output_dir": str(tmp_path / "other")}
+    )
+    assert other.module.results["test"]["confusion"].sum() > 5 * confusion
+
+
+def test_a_checkpoint_that_leaves_out_its_frozen_pretrained_encoder(shapes: Path, tmp_path: Path) -> None:
+    import timm
+
+    files = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        files.append(tmp_path / f"{seed}.pth")
+        torch.save(timm.create_model("test_resnet", pretrained=False, num_classes=0).state_dict(), files[-1])
+    values = {
+        "encoder.model_name": "test_resnet",
+        "encoder.weights": str(files[0]),
+        "encoder.trainable": False,
+        "encoder.saved_weights_in_checkpoint": False,
+    }
+    config = settings(shapes, tmp_path / "run", encoder="timm", epochs=1, values=values)
+    del config["overrides"]["encoder.out_channels"]
+    fitted = lv.fit(**config)
+    inside = checkpoints.read(fitted.checkpoint)["state_dict"]
+    assert not any(key.startswith("encoder.") for key in inside)
+    image = torch.randint(0, 255, (1, 3, 32, 40), dtype=torch.uint8)
+    with torch.no_grad():
+        assert torch.equal(lv.load(fitted.checkpoint)(image), fitted.module.eval()(image))
+    files[0].write_bytes(files[1].read_bytes())
+    with pytest.raises(lv.CheckpointError, match="other weights"):
+        lv.load(fitted.checkpoint)
 
 
 def test_a_frozen_encoder_does_not_move(shapes: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from lightning_vision.testing.encoders import TinyEncoder
 DECODERS = sorted(f.stem for f in (conf_dir() / "decoder").glob("*.yaml"))
 COUNT, SIDE, VOID = 4, 64, 255
 MOST_STEPS, FEWEST_STEPS = 400, 30
-CLOSE_TO_ZERO = 0.02
+CLOSE_TO_ZERO = 0.015
 
 
 def crops(table: Path, ignored: int) -> tuple[Tensor, Tensor]:

@@ -72,16 +72,16 @@ def small(words: list[str]) -> list[str]:
 
 def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["lightning-vision", *words])
+    code = None
     try:
         main()
     except SystemExit as end:
-        assert end.code in (None, 0), words
+        code = end.code
+    assert code in (None, 0), words
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command(
-    command: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command(command: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(home)
     words = shlex.split(command)[3:]
     run(words + small(words), monkeypatch)

@@ -16,6 +16,9 @@ from lightning.pytorch.utilities import rank_zero_only
 class EpochCSV(Logger):
     """Write ``metrics.csv`` with one row an epoch; an interrupted and resumed run goes on in the same table.
 
+    Rows of an earlier run in the folder are kept up to the epoch at which this one begins, and no others: a new run
+    begins a new table.
+
     The file is rewritten to a temporary name and renamed, so that a reader never sees half a table.
 
     Args:
@@ -52,8 +55,8 @@ class EpochCSV(Logger):
         """Merge figures into the row of their epoch. Test figures have no epoch and go to metrics.json instead."""
         if "epoch" not in metrics or any(key.startswith("test/") for key in metrics):
             return
-        rows = self._read()
         epoch = int(metrics["epoch"]) + 1  # counted from 1, as the progress lines are
+        rows = self._rows_before(epoch)
         row = rows.setdefault(epoch, {"epoch": str(epoch)})
         row |= {key: repr(float(value)) for key, value in metrics.items() if key != "epoch"}
         if step is not None:
@@ -78,11 +81,13 @@ class EpochCSV(Logger):
         """Write what is left at the end, whatever the end."""
         self.save()
 
-    def _read(self) -> dict[int, dict[str, str]]:
+    def _rows_before(self, epoch: int) -> dict[int, dict[str, str]]:
+        """The rows so far; at the first call those that are in the file, of epochs before this one."""
         if self._rows is None:
             self._rows = {}
             if self.path.is_file():
                 with self.path.open(newline="", encoding="utf-8") as file:
                     for row in csv.DictReader(file):
-                        self._rows[int(row["epoch"])] = {k: v for k, v in row.items() if k and v}
+                        if int(row["epoch"]) < epoch:
+                            self._rows[int(row["epoch"])] = {k: v for k, v in row.items() if k and v}
         return self._rows

@@ -92,7 +92,7 @@ def encode_labels(
             raise ConfigError(
                 "data.num_classes contradicts data.class_names",
                 given=f"num_classes={num_classes}, and {len(class_names)} class names",
-                override=["data.num_classes=null", "data.class_names=null"],
+                override=["data.num_classes=null", f"data.num_classes={len(class_names)}"],
             )
         by_name = {name: i for i, name in enumerate(class_names)}
         # Names that are numbers themselves are never taken for positions: 1, 2, 3 would silently become 2, 3, none.

@@ -156,9 +156,7 @@ class VisionDataModule(LightningDataModule):
             return []
         return self._loader(split, self._mode(split), self.eval_batch_size)
 
-    def _loader(
-        self, name: str, mode: Mode, batch_size: int, train: bool = False, shuffle: bool = False
-    ) -> Loader:
+    def _loader(self, name: str, mode: Mode, batch_size: int, train: bool = False, shuffle: bool = False) -> Loader:
         if name not in self._loaders:
             self._loaders[name] = Loader(
                 mode,

@@ -62,6 +62,14 @@ def _given_size(preprocessing: Preprocessing, image_size: int | Sequence[int] | 
                 override=["image_size=256", "image_size=[256,320]"],
             )
         size = sides[0], sides[1]
+        for name, value, side in (("height", height, size[0]), ("width", width, size[1])):
+            if value is not None and value != side:
+                raise ConfigError(
+                    f"image_size and preprocessing.{name} contradict each other",
+                    given=f"image_size={image_size}, preprocessing.{name}={value}",
+                    expected="one of them, or both the same",
+                    override=[f"preprocessing.{name}=null", "image_size=null"],
+                )
     elif height is not None and width is not None:
         size = height, width
     elif height is not None or width is not None:

@@ -226,7 +226,7 @@ class Loader:
 
     def _without(self, rows: npt.NDArray[np.int64], batch: Batch, failures: list[Failure]) -> Batch:
         if self.bad_image == "error":
-            raise failures[0].error
+            raise failures[0].refused()
         for failure in failures:
             path = self.mode.decoder.index.image_path(int(rows[failure.position]))
             why = failure.error.summary.removeprefix(f"{path}: ")

@@ -216,7 +216,7 @@ def mask_target(
             override=[f"data.num_classes={len(names)}", "data.class_names=null"],
         )
     if kind == "index":
-        _check_range(values, len(names), scan, masks, class_names)
+        _check_range(values, len(names), scan, masks, class_names, num_classes, ignore_index)
     if len(names) < 2:
         raise DataError(
             "the masks have one class only, so there is nothing to tell apart",
@@ -279,18 +279,26 @@ def _index_names(
 
 
 def _check_range(
-    values: Sequence[int], count: int, scan: MaskScan, masks: PackedStrings, class_names: tuple[str, ...] | None
+    values: Sequence[int],
+    count: int,
+    scan: MaskScan,
+    masks: PackedStrings,
+    class_names: tuple[str, ...] | None,
+    num_classes: int | None,
+    ignore_index: int | None,
 ) -> None:
     beyond = [v for v in values if v >= count]
     if not beyond:
         return
     value = beyond[-1]
-    overrides = [f"data.ignore_index={value}"] if len(beyond) == 1 else []
+    # A value that is ignored already would be missed.
+    overrides = [f"data.ignore_index={value}"] if len(beyond) == 1 and ignore_index is None else []
     if class_names is None:
         overrides.append(f"data.num_classes={value + 1}")
     raise DataError(
         f"{masks[scan.first_with(value)]}: the mask value {value} is no class",
-        given=f"mask values {listed(values, 12)}, of which {listed(beyond, 5)} are beyond the classes",
+        given=("" if num_classes is None else f"data.num_classes={num_classes}, and ")
+        + f"mask values {listed(values, 12)}; beyond the classes: {listed(beyond, 5)}",
         expected=f"0 to {count - 1} ({count} classes)" + (f": {listed(class_names, 12)}" if class_names else ""),
         override=overrides + _jpeg_advice(masks, scan, value),
     )

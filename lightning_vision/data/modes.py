@@ -32,6 +32,11 @@ class Failure:
     position: int
     error: DataError
 
+    def refused(self) -> DataError:
+        """The error where no sample may fail, with the setting that would leave it out."""
+        self.error.overrides.append("preprocessing.bad_image=skip  (leaves out what cannot be read)")
+        return self.error
+
 
 # Waits until the buffers are filled; returns what failed.
 Wait = Callable[[], list[Failure]]
@@ -194,7 +199,7 @@ class Eager(Mode):
                 for failure in Lazy(decoder, rows).fetch(rows[block], self.images[block], masks, pool):
                     if decoder.preprocessing.bad_image == "error":
                         pool.shutdown(cancel_futures=True)
-                        raise failure.error
+                        raise failure.refused()
                     self._failed[first + failure.position] = failure.error
 
     def start(self, rows: Rows, images: Tensor, masks: Tensor | None, pool: Executor) -> Wait:

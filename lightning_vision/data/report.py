@@ -86,15 +86,18 @@ def check_index(
     counts: dict[str, int] = {str(name): count for name, count in index.counts().items()}
     report = Report(index.origin, counts, index.target, problems=list(index.problems))
     headers = _headers(index, preprocessing, report)
-    try:
-        report.geometry = infer_geometry(index, preprocessing, image_size)
-    except VisionError as error:
-        report.problems.append(Problem("error", str(error)))
+    if len(index):  # that there are none is a problem already
+        try:
+            report.geometry = infer_geometry(index, preprocessing, image_size)
+        except VisionError as error:
+            report.problems.append(Problem("error", str(error)))
     if index.label is not None and index.target is not None:
         report.classes = _label_counts(index, index.target)
     elif index.mask is not None:
         scan = scan_masks(index.mask, np.arange(len(index), dtype=np.int64), index.split)
         _check_masks(index, scan, headers, report)
+    if len(index) and not counts["train"]:
+        report.problems.append(Problem("error", "there are no samples in train: nothing can be learned"))
     if index.target is not None and counts["train"] and not counts["val"]:
         report.problems.append(Problem("warning", "there are no samples in val: nothing tells which epoch was best"))
     return report

@@ -21,9 +21,9 @@ CHANNELS_PER_STRIDE, MAX_CHANNELS = 16, 256
 class UNetDecoder(Decoder):
     """U-Net's expanding path (Ronneberger et al., 2015, https://arxiv.org/abs/1505.04597).
 
-    It starts at the coarsest map. Each stage doubles the resolution (nearest neighbour), joins the encoder's map of
-    that stride where there is one, and runs two 3 x 3 convolutions. Stages end at stride 1; where the last one is
-    coarser, the logits are upsampled once, bilinearly. Any image size works: maps are cut, not stretched.
+    It starts at the coarsest map. Each stage doubles the resolution, joins the encoder's map of that stride where there
+    is one, and runs two 3 x 3 convolutions. Stages end at stride 1; where the last one is coarser, the logits are
+    upsampled once, bilinearly. Any image size works: maps are cut, not stretched.
 
     Args:
         info: What the encoder (or the neck) tells about its features.
@@ -31,6 +31,7 @@ class UNetDecoder(Decoder):
         conv_norm: Normalisation behind each convolution: ``batch`` or None.
         num_stages: Number of stages, at most as many as lead to stride 1.
         channels: Width of each stage, coarse to fine. None: 16 times the stage's stride, at most 256.
+        upsample_mode: How a stage doubles the resolution: ``bilinear`` or ``nearest``.
         num_fc_layers: Number of fully connected layers that are applied to every pixel before the class projection.
         fc_output_size: Their width.
         fc_use_bias: Whether they have a bias.
@@ -56,6 +57,7 @@ class UNetDecoder(Decoder):
         conv_norm: Literal["batch"] | None = "batch",
         num_stages: Annotated[int, Between(1)] = 4,
         channels: list[int] | None = None,
+        upsample_mode: Literal["bilinear", "nearest"] = "bilinear",
         num_fc_layers: Annotated[int, Between(0)] = 0,
         fc_output_size: Annotated[int, Between(1)] = 256,
         fc_use_bias: bool = True,
@@ -79,6 +81,7 @@ class UNetDecoder(Decoder):
                 expected=f"{len(self.strides) - 1} numbers, for strides {self.strides[1:]}",
                 override="decoder.channels=null",
             )
+        self.upsample_mode = upsample_mode
         self.stages = nn.ModuleList()
         width = info.channels[-1]
         for stride, out in zip(self.strides[1:], widths, strict=False):
@@ -114,7 +117,7 @@ class UNetDecoder(Decoder):
         """
         x = features[-1]
         for stage, before, stride in zip(self.stages, self.strides, self.strides[1:], strict=False):
-            x = resample(x, before, stride, size, mode="nearest")
+            x = resample(x, before, stride, size, mode=self.upsample_mode)
             if stride in self.level_of:
                 x = torch.cat((x, features[self.level_of[stride]]), 1)
             x = stage(x)

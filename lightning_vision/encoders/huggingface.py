@@ -77,6 +77,12 @@ class HuggingFaceEncoder(Encoder):
         self._family = find_family(family)
         if self.skip:
             return
+        if model_config is not None and use_pretrained and weights is None:
+            raise ConfigError(
+                "The pretrained weights bring their architecture with them, so model_config would be ignored.",
+                given=f"encoder.model_config={model_config} and encoder.use_pretrained=true",
+                override=["encoder.model_config=null", "encoder.use_pretrained=false"],
+            )
         name = pretrained_model_name_or_path
         folder = Path(name).expanduser()
         with _quiet():

@@ -15,11 +15,9 @@ from lightning_vision.encoders.options import Activation, Initializer, Norm, Pad
 from lightning_vision.errors import ConfigError
 from lightning_vision.types import HALF_STATS, Between, FeatureInfo
 
-# What the documents build when neither conv_layers nor num_conv_layers is given.
-DEFAULT_LAYERS: list[dict[str, Any]] = [
-    {"out_channels": 32, "kernel_size": 3, "pool_kernel_size": 2},
-    {"out_channels": 64, "kernel_size": 3, "pool_kernel_size": 2},
-]
+# What the documents build when neither conv_layers nor num_conv_layers is given, and the width of each layer otherwise.
+DEFAULT_CHANNELS = (32, 64)
+OUT_CHANNELS = 32
 GRID = 4
 
 Size = Annotated[int, Between(1)] | tuple[int, int]
@@ -45,9 +43,8 @@ class StackedCNN(Encoder):
             ``activation``, ``dropout``, ``pool_function``, ``pool_kernel_size``, ``pool_stride``, ``pool_padding``,
             ``pool_dilation``. What is missing is taken from the arguments below; the length of the list is the number
             of layers.
-        num_conv_layers: Number of convolutional layers without a list. None: two, with 32 and 64 channels, kernel 3 and
-            pooling 2.
-        out_channels: Output channels of each convolution.
+        num_conv_layers: Number of convolutional layers without a list. None: two.
+        out_channels: Output channels of each convolution. None: 32 and 64 for the two layers without a number, else 32.
         kernel_size: Kernel, one number or (height, width).
         stride: Stride, one number or (height, width).
         padding: ``valid`` (none), ``same`` (size divided by the stride, rounded up), or cells, one number or (height,
@@ -91,7 +88,7 @@ class StackedCNN(Encoder):
         self,
         conv_layers: list[dict[str, Any]] | None = None,
         num_conv_layers: Annotated[int, Between(1)] | None = None,
-        out_channels: Annotated[int, Between(1)] = 32,
+        out_channels: Annotated[int, Between(1)] | None = None,
         kernel_size: Size = 3,
         stride: Size = 1,
         padding: Literal["valid", "same"] | Amount = "valid",
@@ -126,12 +123,14 @@ class StackedCNN(Encoder):
         super().__init__(num_channels, trainable, skip, adapter)
         if self.skip:
             return
+        if conv_layers is None and num_conv_layers is None:
+            conv_layers = [{"out_channels": out_channels or width} for width in DEFAULT_CHANNELS]
         layers = merge_layers(
             "encoder.conv_layers",
-            DEFAULT_LAYERS if conv_layers is None and num_conv_layers is None else conv_layers,
+            conv_layers,
             num_conv_layers or 0,
             {
-                "out_channels": out_channels,
+                "out_channels": out_channels or OUT_CHANNELS,
                 "kernel_size": kernel_size,
                 "stride": stride,
                 "padding": padding,

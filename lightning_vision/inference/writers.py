@@ -75,9 +75,11 @@ class _TableWriter(ABC):
             raise cannot_write(self.table, error) from error
 
     def abandon(self) -> None:
-        """Close the file but leave it under its partial name."""
+        """Close the file but leave it under its partial name, unless it has no rows."""
         try:
             self._file.close()
+            if not self._started:
+                self.partial.unlink()
         except OSError as error:
             raise cannot_write(self.table, error) from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,9 +20,6 @@ class Task(ABC):
 
     name: ClassVar[str]
     target_kind: ClassVar[TargetKind]
-    monitor: ClassVar[str]
-    """Figure, without the split, that chooses the best checkpoint."""
-    mode: ClassVar[Literal["min", "max"]] = "max"
     train_figures: ClassVar[bool]
     """Whether the figures are worth their cost on training batches too; the training loss is always reported."""
 

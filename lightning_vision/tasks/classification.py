@@ -23,7 +23,6 @@ class Classification(Task):
 
     name: ClassVar[str] = "classification"
     target_kind: ClassVar[TargetKind] = "label"
-    monitor: ClassVar[str] = "accuracy"
     train_figures: ClassVar[bool] = True
 
     def scores(self) -> EpochScores:

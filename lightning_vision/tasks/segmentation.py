@@ -21,7 +21,6 @@ class Segmentation(Task):
 
     name: ClassVar[str] = "segmentation"
     target_kind: ClassVar[TargetKind] = "mask"
-    monitor: ClassVar[str] = "mean_iou"
     train_figures: ClassVar[bool] = False
 
     def figures(self, computed: dict[str, Tensor]) -> dict[str, float]:

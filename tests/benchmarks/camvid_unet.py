@@ -2,8 +2,8 @@
 
 Both start from the same encoder weights, see the same images at 192 x 256, train 15 epochs of batches of 8 with AdamW
 at 1e-3 (encoder a tenth of it), cosine, cross-entropy and horizontal flips, and are scored at 192 x 256 on the test
-split with the weights of the last epoch (the plain loop has no other). What our fit reports, the checkpoint with the best
-validation figure, stands beside it. Interleaved, seed by seed. About 9 minutes of CPU time a seed.
+split with the weights of the last epoch (the plain loop has no other). What our fit reports, the checkpoint with the
+best validation figure, stands beside it. Interleaved, seed by seed. About 9 minutes of CPU time a seed.
 
     LIGHTNING_VISION_DATA=FOLDER python tests/benchmarks/camvid_unet.py [number of seeds]
 
@@ -117,8 +117,10 @@ def main(seeds: int) -> None:
     table.add_row("mean", *(f"{mean:.4f}" for mean in means))
     table.add_row("spread (max - min)", *(f"{max(column) - min(column):.4f}" for column in columns))
     Console(width=120).print(table)
-    print(f"figure: mean IoU {means[0]:.4f}, limit: smp {means[1]:.4f}, ratio {means[0] / means[1]:.3f}, target >= 1, "
-          f"holds: {means[0] >= means[1]}")
+    print(
+        f"figure: mean IoU {means[0]:.4f}, limit: smp {means[1]:.4f}, ratio {means[0] / means[1]:.3f}, target >= 1, "
+        f"holds: {means[0] >= means[1]}"
+    )
 
 
 if __name__ == "__main__":

@@ -24,9 +24,13 @@ IMPORTS = f"import os, lightning.pytorch, hydra; os._exit({DONE})"
 # The command line as it is typed, ended behind the optimizer's first step; neither side pays for taking Python down.
 FIRST_STEP = f"""
 import os
-from lightning_vision.module import VisionModule
-VisionModule.on_train_batch_end = lambda *args: os._exit({DONE})
+from lightning_vision import runfolder
 from lightning_vision.__main__ import main
+
+def end_after_the_first_step(plan, module, data):
+    type(module).on_train_batch_end = lambda *args: os._exit({DONE})
+
+runfolder.announce = end_after_the_first_step
 main()
 """
 

@@ -37,6 +37,15 @@ def test_a_resumed_run_goes_on_in_the_same_table(tmp_path: Path) -> None:
     assert [row["train/loss"] for row in rows(tmp_path)] == ["0.0", "1.0", "20.0", "3.0"]
 
 
+def test_a_new_run_in_the_folder_of_an_old_one_begins_a_new_table(tmp_path: Path) -> None:
+    for epochs in (3, 1):
+        logger = EpochCSV(str(tmp_path))
+        for epoch in range(epochs):
+            logger.log_metrics({"train/loss": float(epochs), "epoch": epoch}, step=epoch)
+        logger.finalize("success")
+    assert [(row["epoch"], row["train/loss"]) for row in rows(tmp_path)] == [("1", "1.0")]
+
+
 def test_test_figures_stay_out(tmp_path: Path) -> None:
     logger = EpochCSV(str(tmp_path))
     logger.log_metrics({"test/loss": 2.0, "epoch": 3}, step=9)

@@ -48,8 +48,16 @@ def test_without_training_images_all_are_looked_at(index: SampleIndex) -> None:
 
 @pytest.mark.parametrize("size", [64, [48, 64], (48, 64)])
 def test_image_size_goes_first(index: SampleIndex, size: int | list[int]) -> None:
-    geometry = infer_geometry(index, Preprocessing(height=10, width=11), size)
-    assert (geometry.height, geometry.width) == ((64, 64) if size == 64 else (48, 64))
+    expected = (64, 64) if size == 64 else (48, 64)
+    for said_twice in (Preprocessing(), Preprocessing(height=expected[0], width=expected[1])):
+        geometry = infer_geometry(index, said_twice, size)
+        assert (geometry.height, geometry.width) == expected
+
+
+@pytest.mark.parametrize("given_", [{"height": 10, "width": 64}, {"height": 64, "width": 10}, {"width": 10}])
+def test_two_sizes_that_differ_are_refused(index: SampleIndex, given_: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="contradict each other"):
+        infer_geometry(index, Preprocessing(**given_), 64)
 
 
 def test_height_and_width(index: SampleIndex) -> None:

@@ -123,6 +123,7 @@ def test_known_names_are_built_as_published() -> None:
         ({"name": "nobody/nothing"}, "encoder.use_pretrained=false"),
         ({"name": "nobody/nothing", "use_pretrained": False}, "facebook/dinov2-base"),
         ({"name": "x", "use_pretrained": False, "model_config": {"hidden_sise": 3}}, "did you mean: hidden_size"),
+        ({"name": "x", "model_config": TINY}, "encoder.model_config=null"),
     ],
 )
 def test_what_cannot_be_built_is_refused(

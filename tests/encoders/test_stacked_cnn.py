@@ -217,3 +217,16 @@ def test_maps_are_fitted_around_their_centre() -> None:
     x = torch.arange(4.0).reshape(1, 1, 1, 4)
     assert fit_to_centre(x, (1, 7))[0, 0, 0].tolist() == [0, 0, 1, 2, 3, 3, 3]
     assert fit_to_centre(x, (1, 2))[0, 0, 0].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("given", "widths"), [({}, [32, 64]), ({"out_channels": 5}, [5, 5]), ({"num_conv_layers": 3}, [32, 32, 32])]
+)
+def test_the_width_of_layers_that_are_not_listed(given: dict[str, Any], widths: list[int]) -> None:
+    assert list(StackedCNN(**given).info.channels) == widths
+
+
+def test_settings_reach_the_two_layers_without_a_number() -> None:
+    encoder = StackedCNN(kernel_size=5, pool_kernel_size=4)
+    assert [tuple(block.kernel) for block in encoder.blocks] == [(5, 5), (5, 5)]
+    assert encoder.info.strides == (4, 16)

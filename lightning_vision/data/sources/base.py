@@ -16,7 +16,7 @@ from lightning_vision.data.class_names import check_coverage, encode_labels, rea
 from lightning_vision.data.index import PackedStrings, Problem, SampleIndex
 from lightning_vision.data.mask_values import mask_target, scan_masks
 from lightning_vision.data.splits import split_by_fraction
-from lightning_vision.errors import ConfigError, DataError, VisionError
+from lightning_vision.errors import ConfigError, DataError, VisionError, listed
 from lightning_vision.types import TargetKind, TargetSpec
 
 Repeats = list[list[int]]
@@ -231,7 +231,7 @@ def _two_labels(
     found = [rows for rows in repeats if len({int(label[i]) for i in rows}) > 1]
     if found:
         shown = "; ".join(
-            f"{raw.image[rows[0]]}: " + ", ".join(f"{target.class_names[label[i]]} ({raw.where(i)})" for i in rows)
+            f"{raw.image[rows[0]]}: " + listed((f"{target.class_names[label[i]]} ({raw.where(i)})" for i in rows), 5)
             for rows in found[:5]
         )
         problems.warn(f"{len(found)} images have different labels in different rows: {shown}")
@@ -240,7 +240,7 @@ def _two_labels(
 def _across_splits(raw: RawSamples, repeats: Repeats, split: npt.NDArray[np.uint8], problems: Problems) -> None:
     found = [rows for rows in repeats if len({int(split[i]) for i in rows}) > 1]
     if found:
-        shown = "; ".join(f"{raw.image[rows[0]]} ({', '.join(raw.where(i) for i in rows)})" for rows in found[:5])
+        shown = "; ".join(f"{raw.image[rows[0]]} ({listed(map(raw.where, rows), 5)})" for rows in found[:5])
         problems.warn(f"{len(found)} images are in more than one split: {shown}")
 
 

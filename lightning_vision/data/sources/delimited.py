@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_vision.data.index import PackedStrings
+from lightning_vision.data.sources.missing import no_such_path
 from lightning_vision.errors import ConfigError, DataError
+from lightning_vision.overrides import override
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
 _DELIMITERS = (",", "\t", ";", "|")
@@ -36,9 +38,14 @@ class Delimited:
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(os.path.expanduser(path))
         if not os.path.isfile(self.path):
-            what = "is a folder" if os.path.isdir(self.path) else "does not exist"
-            override = [f"data=folder data.path={path}"] if os.path.isdir(self.path) else []
-            raise ConfigError(f"{self.path} {what}", expected="a CSV or TSV file", override=override)
+            if not os.path.isdir(self.path):
+                raise no_such_path("data.path", path, "a CSV or TSV file", lambda p: p.lower().endswith(TABLE_SUFFIXES))
+            raise ConfigError(
+                f"{self.path} is a folder",
+                given=override("data.path", path),
+                expected="a CSV or TSV file",
+                override=f"data=folder {override('data.path', path)}",
+            )
         with open(self.path, "rb") as file:
             start = file.read(2)
         self.encoding = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"

@@ -11,8 +11,10 @@ import numpy as np
 from lightning_vision.data.headers import is_image_name
 from lightning_vision.data.index import PackedStrings, SampleIndex
 from lightning_vision.data.sources.base import Problems, RawSamples, Source, TargetSettings, build_index, wrong_kind
+from lightning_vision.data.sources.missing import no_such_path
 from lightning_vision.data.splits import split_id
 from lightning_vision.errors import ConfigError, DataError, listed
+from lightning_vision.overrides import override
 from lightning_vision.types import SPLITS, Between, TargetKind
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
@@ -60,9 +62,14 @@ class FolderSource(Source):
             raise ConfigError("data=folder needs the path of a folder", override="data.path=FOLDER")
         root = os.path.abspath(os.path.expanduser(self.path))
         if not os.path.isdir(root):
-            override = [f"data=table data.path={self.path}"] if os.path.isfile(root) else []
-            what = "is a file" if override else "does not exist"
-            raise ConfigError(f"{root} {what}", expected="a folder", override=override)
+            if not os.path.isfile(root):
+                raise no_such_path("data.path", self.path, "a folder", os.path.isdir)
+            raise ConfigError(
+                f"{root} is a file",
+                given=override("data.path", self.path),
+                expected="a folder",
+                override=f"data=table {override('data.path', self.path)}",
+            )
         problems = Problems(strict)
         tree = _Tree(root)
         parts = tree.split_folders()

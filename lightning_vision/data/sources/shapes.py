@@ -29,9 +29,9 @@ class ShapesSource(Source):
     """A small data set that is drawn when it is first needed, the same for the same arguments.
 
     Every image has one large object, whose shape is the label, and up to three small ones, each a circle, a square or
-    a triangle in a random bright colour on dark, textured noise. The large object covers at least twice as many pixels as all small
-    ones. The mask tells the shape of every pixel: background, circle, square, triangle. 70 % train, 15 % val, 15 %
-    test, each shape equally often. JPEG images, palette PNG masks, one ``index.csv``.
+    a triangle in a random bright colour on dark, textured noise. The large object covers at least twice as many pixels
+    as all small ones. The mask tells the shape of every pixel: background, circle, square, triangle. 70 % train, 15 %
+    val, 15 % test, each shape equally often. JPEG images, palette PNG masks, one ``index.csv``.
 
     Args:
         num_images: Number of images.

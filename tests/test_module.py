@@ -1,0 +1,163 @@
+"""The LightningModule's own work: normalisation, the random numbers of a step, and the way back to an image's size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_vision.data.decode import crop_or_pad
+from lightning_vision.decoders.classifier import ClassifierDecoder
+from lightning_vision.losses.cross_entropy import SoftmaxCrossEntropyLoss
+from lightning_vision.metrics import iou
+from lightning_vision.module import Normalize, VisionModule, _mix, restore_size
+from lightning_vision.tasks import Classification, Segmentation
+from lightning_vision.testing.encoders import TinyEncoder
+from lightning_vision.types import IMAGENET_STATS, Geometry, PixelStats, TargetSpec
+
+
+class TestNormalize:
+    def test_uint8_and_float_pixels_give_the_textbook_values(self) -> None:
+        image = torch.randint(0, 256, (2, 3, 5, 4), dtype=torch.uint8)
+        mean, std = (torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in IMAGENET_STATS.__dict__.values())
+        expected = (image.double() / 255 - mean) / std
+        for given in (image, image.float() / 255):
+            found = Normalize(IMAGENET_STATS)(given)
+            assert found.dtype == torch.float32
+            assert torch.allclose(found.double(), expected, atol=2e-6)
+
+    def test_black_and_white_without_standardisation_are_exact(self) -> None:
+        image = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2)
+        assert Normalize(PixelStats((0.0,), (1.0,)))(image).flatten().tolist() == pytest.approx([0, 1], abs=1e-7)
+
+    def test_its_statistics_travel_with_the_checkpoint(self) -> None:
+        other = Normalize(PixelStats((0.0,) * 3, (1.0,) * 3))
+        other.load_state_dict(Normalize(IMAGENET_STATS).state_dict())
+        image = torch.randint(0, 256, (1, 3, 2, 2), dtype=torch.uint8)
+        assert torch.equal(other(image), Normalize(IMAGENET_STATS)(image))
+
+
+class TestRestoreSize:
+    @pytest.mark.parametrize("size", [(4, 9), (9, 4), (5, 8), (6, 6), (3, 3), (11, 12), (6, 7), (1, 20)])
+    def test_crop_or_pad_puts_every_pixel_back_where_it_was(self, size: tuple[int, int]) -> None:
+        # Each pixel of the file carries its own number through the preprocessing and back.
+        file = np.arange(size[0] * size[1], dtype=np.uint8).reshape(size)
+        seen = crop_or_pad(file, (6, 7))
+        back = restore_size(torch.from_numpy(seen).float().unsqueeze(0), size, "crop_or_pad")[0]
+        known = ~back.isnan()
+        assert known.sum() == min(6, size[0]) * min(7, size[1])
+        assert torch.equal(back[known], torch.from_numpy(file).float()[known])
+
+    def test_interpolate_keeps_constants_and_centres(self) -> None:
+        ramp = torch.arange(4.0).view(1, 1, 4).expand(2, 3, 4)
+        back = restore_size(ramp, (6, 8), "interpolate")
+        assert back.shape == (2, 6, 8)
+        assert back[0, 0].tolist() == [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]
+
+    def test_half_precision_is_widened(self) -> None:
+        for method in ("interpolate", "crop_or_pad"):
+            assert restore_size(torch.zeros(2, 3, 3, dtype=torch.bfloat16), (4, 4), method).dtype == torch.float32
+
+
+class Draws(nn.Module):
+    """An augmentation that remembers what it drew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[float] = []
+
+    def forward(self, image: Tensor, target: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        self.seen.append(float(torch.rand((), generator=generator)))
+        return image, target
+
+
+def build(task: str = "label", **more: Any) -> VisionModule:
+    target = TargetSpec("mask" if task == "mask" else "label", ("a", "b", "c"), ignore_index=9)
+    encoder = TinyEncoder()
+    return VisionModule(
+        encoder,
+        None,
+        ClassifierDecoder(encoder.info, 3),
+        SoftmaxCrossEntropyLoss(3),
+        Segmentation(target) if task == "mask" else Classification(target),
+        Geometry(8, 8, 3),
+        IMAGENET_STATS,
+        **more,
+    )
+
+
+def batch() -> Any:
+    image = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    return {"image": image, "target": torch.tensor([0, 1, 2, 0]), "index": torch.arange(4)}
+
+
+class TestRandomNumbersOfAStep:
+    @staticmethod
+    def draws(seed: int, steps: list[int]) -> list[float]:
+        draws = Draws()
+        module = build(augmentation=[draws], seed=seed)
+        for step in steps:
+            module.on_train_batch_start(batch(), step)
+            module.training_step(batch(), step)
+        return draws.seen
+
+    def test_they_depend_on_seed_and_step_alone(self) -> None:
+        first = self.draws(0, [0, 1, 2])
+        torch.rand(100)
+        assert self.draws(0, [2]) == first[2:], "a run that is resumed at step 2 draws what the whole run drew"
+        assert len(set(first)) == 3
+        assert self.draws(1, [0, 1, 2]) != first
+
+    def test_neighbours_have_unrelated_seeds(self) -> None:
+        seeds = {_mix(s, e, b, r) for s in range(3) for e in range(5) for b in range(20) for r in range(3)}
+        assert len(seeds) == 3 * 5 * 20 * 3
+        assert all(0 <= s < 2**63 for s in seeds)
+
+
+def test_an_empty_batch_of_a_short_rank_counts_for_nothing() -> None:
+    module = build().eval()
+    module.validation_step(batch(), 0)
+    before = module.val_scores.confusion.clone()
+    empty = {key: value[:0] for key, value in batch().items()}
+    module.validation_step(empty, 1)
+    assert torch.equal(module.val_scores.confusion, before)
+    assert before.sum() == 4
+
+
+class Rows:
+    """The part of a data module that a test step asks for."""
+
+    def __init__(self, mask: np.ndarray, size: tuple[int, int], method: str) -> None:
+        self.mask, self.size = mask, size
+        self.preprocessing = type("Preprocessing", (), {"resize_method": method})
+
+    def original_mask(self, row: int) -> np.ndarray:
+        return self.mask
+
+    def original_size(self, row: int) -> tuple[int, int]:
+        return self.size
+
+
+@pytest.mark.parametrize("scale", [1, 2], ids=["mask like image", "mask twice as fine"])
+@pytest.mark.parametrize("method", ["interpolate", "crop_or_pad"])
+def test_the_score_at_the_original_size_sees_a_perfect_prediction_as_one(method: str, scale: int) -> None:
+    image_truth = np.zeros((12, 10), np.uint8)
+    image_truth[2:7, 3:8] = 1
+    mask = image_truth.repeat(scale, 0).repeat(scale, 1)
+    seen = crop_or_pad(image_truth, (8, 8)) if method == "crop_or_pad" else image_truth
+    logits = nn.functional.one_hot(torch.from_numpy(seen).long(), 3).permute(2, 0, 1)[None].float()
+    module = build("mask")
+    module._evaluate = lambda batch, scores: logits  # type: ignore[method-assign]
+    trainer = type("Trainer", (), {"datamodule": Rows(mask, (12, 10), method)})
+    module._trainer = trainer  # type: ignore[assignment]
+    module._fabric = None
+    module.test_step({"index": torch.tensor([0])}, 0)  # type: ignore[typeddict-item]
+    confusion = module.original_scores.compute()["confusion"]
+    pixels = mask.size if method == "interpolate" else 64 * scale**2
+    assert confusion.sum() == pixels, "pixels that were cut away are not scored"
+    # Bilinear logits at twice the size round the corners of the square.
+    assert iou(confusion)[:2].min() == pytest.approx(1, abs=0 if scale == 1 or method == "crop_or_pad" else 0.1)
+    assert iou(confusion)[:2].min() > 0.9
