@@ -102,6 +102,8 @@ def fit(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> Res
     garbage.release()
     trainer = build_trainer(plan.config)
     if trainer.is_global_zero:
+        if resumed is not None:
+            runfolder.carry_on(Path(resumed), folder)
         runfolder.announce(plan, module, data)
     try:
         with interruptible(trainer):
@@ -307,6 +309,17 @@ def _resumed(path: str, cfg: DictConfig, keys: Sequence[str]) -> Plan:
     kept = state[checkpoints.KEY]
     plan = resolve(for_resume(kept["config"], plain(cfg), keys))
     checkpoints.require_same_target(checkpoints.target_of(state), plan.target, plan.index.origin)
+    trained = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    epochs = plan.config["trainer"]["max_epochs"]
+    if epochs is not None and 0 <= epochs < trained:
+        raise ConfigError(
+            "The checkpoint is trained for more epochs than are wanted.",
+            given=f"epochs={epochs}, and {trained} epochs in {path}",
+            expected=f"more than {trained}",
+            override=f"epochs={trained + 10}",
+        )
+    if epochs == trained:
+        print(f"all {trained} epochs are trained; epochs={trained + 10} would go on")
     plan.encoder_rebuild = kept["encoder_rebuild"]
     plan.reasons["checkpoint"] = f"the settings are those of {path}, but for those that were given anew"
     return plan

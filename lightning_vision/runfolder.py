@@ -60,6 +60,13 @@ def start(folder: Path, plan: Plan) -> None:
         ) from error
 
 
+def carry_on(checkpoint: Path, folder: Path) -> None:
+    """Bring the table of the epochs so far along, where a run goes on in another folder."""
+    table = checkpoint.expanduser().parent.parent / "metrics.csv"
+    if table.is_file() and not (folder / "metrics.csv").exists():
+        _write(folder / "metrics.csv", table.read_text(encoding="utf-8"))
+
+
 def announce(plan: Plan, module: VisionModule, data: VisionDataModule) -> None:
     """Say in a few lines what is going to be trained on what."""
     counts = plan.index.counts()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from lightning_vision.checks import NEEDED, plain
 from lightning_vision.errors import ConfigError, listed, nearest
-from lightning_vision.overrides import for_shell, quote, split
+from lightning_vision.overrides import for_shell, override, quote, split
 from lightning_vision.searchpath import default_of, groups, options_of
 from lightning_vision.unknown import unknown_key
 
@@ -64,19 +65,30 @@ def _word_for(key: str, words: Sequence[str]) -> str:
 
 def _no_option(missing: str, options: Sequence[str] | None, text: str) -> ConfigError:
     group, _, name = missing.rpartition("/")
+    if (first := missing.partition("/")[0]) in groups():
+        group, name = first, missing.removeprefix(f"{first}/")  # a path where an option belongs
     if not group:
         return ConfigError(
             text.split("\n")[0], given=missing, expected="a config by name", override="--config-name=config"
         )
     valid = list(options or options_of(group))
     word = nearest(name, valid)
+    option = f"{group}={word or default_of(group)}"
     return ConfigError(
         f"{group} has no option {name!r}",
         given=f"{group}={name}",
         expected=listed(valid),
         nearest=word,
-        override=f"{group}={word or default_of(group)}",
+        override=_own_data(name) or option if group == "data" else option,
     )
+
+
+def _own_data(path: str) -> str | None:
+    """The words for data that were named by their path alone."""
+    table = path.lower().endswith((".csv", ".tsv"))
+    if not table and not os.path.isdir(os.path.expanduser(path)):
+        return None
+    return f"data={'table' if table else 'folder'} {override('data.path', path)}"
 
 
 def _unreadable(word: str) -> ConfigError:

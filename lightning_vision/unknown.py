@@ -13,6 +13,7 @@ from lightning_vision.overrides import override
 from lightning_vision.searchpath import default_of, groups, options_of
 from lightning_vision.signatures import COMPUTED, Parameter, describe
 
+_LONGEST = 300
 HYDRA_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 SETTINGS = "lightning_vision.config.Settings"
 
@@ -35,6 +36,9 @@ def unknown_key(key: str, value: Any, tree: Mapping[str, Any], choices: Mapping[
         tree: The config that the key is missing in, as plain dicts.
         choices: The option of each group.
     """
+    given = override(key, value)
+    if len(given) > _LONGEST:  # an array from Python
+        given, value = f"{given[:_LONGEST]} …", None
     level: Mapping[str, Any] = tree
     reached: list[str] = []
     parts = key.split(".")
@@ -62,7 +66,7 @@ def unknown_key(key: str, value: Any, tree: Mapping[str, Any], choices: Mapping[
     subject = f"{where} has no setting {missing!r}" if where else f"There is no setting {missing!r}"
     return ConfigError(
         subject + (f" (conf/{reached[0]}/{option}.yaml)" if option else ""),
-        given=override(key, value),
+        given=given,
         expected=listed(names) if names else "no settings at all",
         nearest=proposals[0] if proposals else None,
         override=[_working(p, value, tree, plus=p == below and word in addable) for p in proposals]

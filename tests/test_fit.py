@@ -177,10 +177,23 @@ def test_resume_needs_nothing_but_the_checkpoint_and_keeps_the_best(trained: lv.
     assert more.metrics["epochs"] == 7
     assert more.metrics["best"] >= trained.metrics["best"]
     assert more.checkpoint == tmp_path / "checkpoints" / "best.ckpt"
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == [str(i) for i in range(1, 8)]
     assert type(more.module.encoder) is type(trained.module.encoder)
     assert more.module.encoder.info == trained.module.encoder.info
     with pytest.raises(lv.ConfigError, match="lr cannot change"):
         lv.fit(checkpoint=last, lr=0.3, overrides={"output_dir": str(tmp_path)})
+
+
+def test_a_finished_checkpoint_is_not_trained_on(
+    trained: lv.Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = str(trained.folder / "checkpoints" / "last.ckpt")
+    with pytest.raises(lv.ConfigError, match="more epochs than are wanted"):
+        lv.fit(checkpoint=last, epochs=4, overrides={"output_dir": str(tmp_path)})
+    again = lv.fit(checkpoint=last, overrides={"output_dir": str(tmp_path)})
+    assert "all 6 epochs are trained" in capsys.readouterr().out
+    assert again.metrics["test/loss"] == pytest.approx(trained.metrics["test/loss"], abs=1e-6)
 
 
 def test_a_composed_config_counts_beside_a_checkpoint(trained: lv.Result, tmp_path: Path) -> None:
@@ -322,3 +335,71 @@ def test_odd_characters_in_paths(shapes: Path, tmp_path: Path) -> None:
         (folder / file.name).write_bytes(file.read_bytes())
     result = lv.fit(**settings(folder / "index.csv", folder / "run", epochs=1))
     assert lv.test(str(result.checkpoint), overrides={"output_dir": str(tmp_path / "t")}).metrics["test/loss"] > 0
+
+
+def test_without_test_rows_the_val_rows_are_scored_and_the_table_has_one_row_an_epoch(
+    shapes: Path, tmp_path: Path
+) -> None:
+    table = shapes.with_name("notest.csv")
+    lines = shapes.read_text(encoding="utf-8").splitlines()
+    table.write_text("\n".join(line for line in lines if not line.endswith(",test")), encoding="utf-8")
+    result = lv.fit(**labels(table, tmp_path / "run"))
+    assert "val/accuracy" in result.metrics
+    again = lv.test(result.checkpoint, overrides={"output_dir": str(tmp_path / "again")})
+    assert again.metrics["val/loss"] == pytest.approx(result.metrics["val/loss"], abs=1e-6)
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+    assert not (tmp_path / "again" / "metrics.csv").exists()
+
+
+def test_other_data_without_test_and_val_rows_are_scored_as_a_whole(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = shapes.with_name("train.csv")
+    lines = shapes.read_text(encoding="utf-8").splitlines()
+    table.write_text("\n".join(lines[:1] + [x for x in lines if x.endswith(",train")]), encoding="utf-8")
+    fitted = lv.fit(**labels(shapes, tmp_path / "run", epochs=1))
+    values = {"data.path": str(table), "output_dir": str(tmp_path / "test")}
+    other = lv.test(fitted.checkpoint, data="table", overrides=values)
+    assert other.module.results["test"]["confusion"].sum() == 24
+    assert "all 24 rows are scored" in capsys.readouterr().out
+
+
+def test_without_val_and_test_rows_there_is_a_checkpoint_but_nothing_to_score(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["image,label", f"{shapes.parent}/0.jpg,a", f"{shapes.parent}/1.png,b"]
+    (tmp_path / "two.csv").write_text("\n".join(rows), encoding="utf-8")
+    result = lv.fit(**labels(tmp_path / "two.csv", tmp_path / "run", epochs=1))
+    said = capsys.readouterr()
+    assert "no rows to score" in said.out
+    assert "no samples in val" in said.err
+    assert result.checkpoint.is_file()
+    with pytest.raises(lv.DataError, match="nothing to score"):
+        lv.test(result.checkpoint, overrides={"output_dir": str(tmp_path / "test")})
+
+
+def test_what_python_may_hand_over(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (12, 16, 16, 3), dtype=np.uint8)
+    parts = {"encoder": "stacked_cnn", "decoder": "classifier", "output_dir": str(tmp_path)}
+    result = lv.fit("epochs=1", data=(images, ["a", "b"] * 6), **parts)
+    assert result.metrics["epochs"] == 1
+    many = lv.predict(result.module, images)
+    assert len(many) == 12
+    (one,) = lv.predict(result.module, images[3])
+    assert one.probabilities == pytest.approx(many[3].probabilities, abs=1e-5)
+    with pytest.raises(lv.ConfigError, match="no pair"):
+        lv.fit(data=(images,), **parts)
+    with pytest.raises(lv.ConfigError, match="data has no setting 'train'") as error:
+        lv.fit(data={"train": (images, ["a", "b"] * 6)}, **parts)
+    assert len(str(error.value)) < 1000
+
+
+def test_skipped_images_are_named(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.png").write_bytes(b"")
+    lines = shapes.read_text(encoding="utf-8").splitlines()
+    table = shapes.with_name("bad.csv")
+    table.write_text("\n".join([*lines, f"{tmp_path}/bad.png,,red,train"]), encoding="utf-8")
+    config = labels(table, tmp_path / "run", epochs=1, values={"preprocessing.bad_image": "skip"})
+    lv.fit(**config)
+    assert f"1 images could not be read and were left out:\n  {tmp_path}/bad.png: " in capsys.readouterr().out

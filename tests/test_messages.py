@@ -227,3 +227,15 @@ def test_no_network_for_weights(
             better = better.replace("FOLDER", "dinov2")
         code, error = terminal.type(*replaced(words, [better]))
         assert (code, error) == (0, ""), better
+
+
+@pytest.mark.parametrize("path", ["discs/index.csv", "my discs", "/ABSOLUTE"])
+def test_data_named_by_their_path_alone(path: str, terminal: Terminal) -> None:
+    path = path.replace("/ABSOLUTE", str(Path("discs").absolute()))
+    Path("my discs").mkdir()
+    message = terminal.refused(f"data={path}", "decoder=classifier", *QUICK)
+    assert message.startswith(f"data has no option {path!r}")
+    option = "table" if path.endswith(".csv") else "folder"
+    assert proposed(message) == [[f"data={option}", f"data.path={path}"]]
+    if option == "table":
+        assert terminal.type(*proposed(message)[0], "decoder=classifier", *QUICK) == (0, "")

@@ -73,7 +73,7 @@ class VisionDataModule(LightningDataModule):
             raise DataError(
                 f"{self.index.origin or 'the data'}: no row is in the split train, so there is nothing to train on",
                 given=", ".join(f"{n} {split}" for split, n in self.index.counts().items()),
-                override=["data.val_fraction=0.1", "test checkpoint=FILE"],
+                override="test checkpoint=FILE",
             )
         for split in splits.get(stage, ()):
             if len(self.index.rows(split)):

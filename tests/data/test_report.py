@@ -155,3 +155,14 @@ def test_reading_data_does_not_import_torch() -> None:
     root = str(Path(__file__).parents[2])
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
+    names = [write_image(tmp_path / f"{i}.png", seed=i).name for i in range(4)]
+    rows = [{"image": n, "label": i % 2, "split": "test"} for i, n in enumerate(names)]
+    report = check(write_table(tmp_path / "t.csv", rows), "label")
+    assert messages(report) == ["there are no samples in train: nothing can be learned"]
+    (tmp_path / "empty.csv").write_text("image,label,split\n")
+    empty = check(tmp_path / "empty.csv", "label")
+    assert len(messages(empty)) == 1
+    assert "no samples" in messages(empty)[0]

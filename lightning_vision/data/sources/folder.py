@@ -128,7 +128,7 @@ class FolderSource(Source):
                     f"{os.path.normpath(os.path.join(tree.root, folder))}: data.masks is no folder there",
                     given=self.masks,
                     expected=listed(names),
-                    override=f"data.masks={next((n for n in names if n != images), 'masks')}",
+                    override=override("data.masks", next((n for n in names if n != images), "masks")),
                 )
             return os.path.join(folder, images), os.path.join(folder, self.masks)
         usual = [lower[name] for name in MASK_FOLDERS if name in lower]
@@ -138,7 +138,7 @@ class FolderSource(Source):
                 raise ConfigError(
                     f"{os.path.normpath(os.path.join(tree.root, folder))}: more than one folder of masks",
                     given=listed(usual),
-                    override=f"data.masks={usual[0]}",
+                    override=override("data.masks", usual[0]),
                 )
         return (os.path.join(folder, images), os.path.join(folder, usual[0])) if usual else None
 

@@ -15,6 +15,7 @@ from lightning_vision.data.sources.base import Problems, RawSamples, Source, Tar
 from lightning_vision.data.sources.delimited import Delimited
 from lightning_vision.data.splits import split_id, unknown_split
 from lightning_vision.errors import ConfigError, DataError, listed, nearest
+from lightning_vision.overrides import override
 from lightning_vision.types import Between, TargetKind
 
 IMAGE_COLUMNS = (
@@ -128,7 +129,7 @@ class TableSource(Source):
                 f"{table.path}: no column with a usual name for images",
                 given=f"columns {listed(table.header)}",
                 expected=listed(IMAGE_COLUMNS),
-                override=f"data.image={(images or table.header)[0]}",
+                override=override("data.image", (images or table.header)[0]),
             )
         return found
 
@@ -148,7 +149,7 @@ class TableSource(Source):
             f"{table.path}: no column with a usual name for {wanted}s",
             given=f"columns {listed(table.header)}",
             expected=listed(TARGET_COLUMNS[wanted]),
-            override=f"data.target={rest[0] if rest else 'COLUMN'}",
+            override=override("data.target", rest[0] if rest else "COLUMN"),
         )
 
     def _of_kind(self, table: Delimited, head: list[list[str]], wanted: TargetKind, name: str) -> str:
@@ -227,7 +228,7 @@ def _existing(table: Delimited, argument: str, name: str) -> str:
         given=name,
         expected=listed(table.header),
         nearest=near,
-        override=f"data.{argument}={near or table.header[0]}",
+        override=override(f"data.{argument}", near or table.header[0]),
     )
 
 

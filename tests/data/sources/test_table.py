@@ -348,3 +348,11 @@ def test_nuclei(data_root: Path, name: str, kind: str) -> None:
 
 def _set(data_root: Path, name: str) -> Path:
     return next(p for p in (data_root / name, data_root / "data" / name) if p.is_dir()) / "index.csv"
+
+
+def test_proposed_columns_are_quoted_for_the_shell(tmp_path: Path) -> None:
+    name = images(tmp_path, 1)[0]
+    table = write_lines(tmp_path / "t.csv", "the photo,label", f"{name},a")
+    with pytest.raises(ConfigError) as error:
+        read(table)
+    assert error.value.overrides == ["\"data.image='the photo'\""]
