@@ -20,7 +20,7 @@ from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.decoders.base import Decoder
 from lightning_vision.encoders.base import Encoder
-from lightning_vision.errors import ConfigError, listed, nearest
+from lightning_vision.errors import CheckpointError, ConfigError, listed, nearest
 from lightning_vision.module import VisionModule
 from lightning_vision.resolve import Plan
 from lightning_vision.signatures import class_constants
@@ -61,7 +61,15 @@ def rebuild_module(checkpoint: Mapping[str, Any]) -> VisionModule:
     )
     state = dict(checkpoint)
     checkpoints.restore_encoder_weights(module, state)
-    module.load_state_dict(state["state_dict"])
+    try:
+        module.load_state_dict(state["state_dict"])
+    except RuntimeError as error:
+        lines = str(error).split("\n")
+        raise CheckpointError(
+            "The weights of the checkpoint do not fit the model that its config builds.",
+            given=" ".join(line.strip() for line in lines[1:3])[:300],
+            expected="a checkpoint of this version of lightning_vision and of the libraries its encoder comes from",
+        ) from error
     return module.eval()
 
 

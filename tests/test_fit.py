@@ -118,6 +118,14 @@ def test_a_checkpoint_cannot_name_code_to_run(trained: lv.Result, tmp_path: Path
     assert not (tmp_path / "made").exists()
 
 
+def test_weights_that_do_not_fit_are_refused(trained: lv.Result, tmp_path: Path) -> None:
+    state = checkpoints.read(trained.checkpoint)
+    del state["state_dict"]["decoder.head.weight"]
+    torch.save(state, tmp_path / "other.ckpt")
+    with pytest.raises(lv.CheckpointError, match=r"decoder\.head\.weight"):
+        lv.load(tmp_path / "other.ckpt")
+
+
 def test_test_action_gives_the_figures_of_the_fit(trained: lv.Result, tmp_path: Path) -> None:
     again = lv.test(trained.checkpoint, overrides={"output_dir": str(tmp_path)})
     for key, value in again.metrics.items():
