@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any, ClassVar
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from lightning_vision.reports.files import whole_file
 
 
 class EpochCSV(Logger):
@@ -68,13 +69,10 @@ class EpochCSV(Logger):
         if not self._rows:
             return
         columns = ["epoch", "step", *sorted({k for row in self._rows.values() for k in row} - {"epoch", "step"})]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".csv.tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with whole_file(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self._rows[epoch] for epoch in sorted(self._rows))
-        os.replace(temporary, self.path)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
