@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric
 from lightning_vision.checkpoint import pack, restore_encoder_weights
 from lightning_vision.decoders.base import Decoder
 from lightning_vision.encoders.base import Encoder
+from lightning_vision.inference.restore import restore_size
 from lightning_vision.metrics import EpochScores
 from lightning_vision.optim import parameter_groups
 from lightning_vision.tasks.base import Task
@@ -173,12 +174,13 @@ class VisionModule(LightningModule):
         for row, sample in zip(batch["index"].tolist(), logits, strict=True):
             mask = torch.as_tensor(data.original_mask(row)).to(logits.device)
             size = (mask.shape[-2], mask.shape[-1])
-            if data.preprocessing.resize_method == "crop_or_pad":
-                # Counted in the image's pixels, where a mask may be coarser or finer.
-                resized = restore_size(sample, data.original_size(row), "crop_or_pad")
-                resized = nn.functional.interpolate(resized.unsqueeze(0), size, mode="nearest-exact")[0]
+            method = data.preprocessing.resize_method
+            if method == "interpolate":
+                resized = restore_size(sample, size, method)
             else:
-                resized = restore_size(sample, size, "interpolate")
+                # Counted in the image's pixels, where a mask may be coarser or finer.
+                resized = restore_size(sample, data.original_size(row), method, data.preprocessing.crop_fraction)
+                resized = nn.functional.interpolate(resized.unsqueeze(0), size, mode="nearest-exact")[0]
             # Pixels that the crop left out have no prediction and are not scored.
             known = ~resized.isnan().any(0)
             self.original_scores.update(resized[:, known].unsqueeze(0), mask[known].unsqueeze(0))
@@ -252,24 +254,6 @@ class VisionModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put back encoder weights that the checkpoint does not hold."""
         restore_encoder_weights(self, checkpoint)
-
-
-def restore_size(logits: Tensor, size: tuple[int, int], resize_method: str) -> Tensor:
-    """Bring the logits ``(C, h, w)`` of one image to the size of its file, ``(C, H, W)``.
-
-    The way back of the preprocessing: ``interpolate`` resizes bilinearly; ``crop_or_pad`` cuts the padding off and
-    puts NaN where the image was cropped away and nothing was predicted.
-    """
-    if resize_method == "interpolate":
-        return nn.functional.interpolate(logits.unsqueeze(0).float(), size, mode="bilinear")[0]
-    result = logits.new_full((logits.shape[0], *size), float("nan"), dtype=torch.float32)
-    source, place = [], []
-    for have, want in zip(logits.shape[-2:], size, strict=True):
-        common = min(have, want)
-        source.append(slice((have - common) // 2, (have - common) // 2 + common))
-        place.append(slice((want - common) // 2, (want - common) // 2 + common))
-    result[:, place[0], place[1]] = logits[:, source[0], source[1]].float()
-    return result
 
 
 def _mix(*numbers: int) -> int:

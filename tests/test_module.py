@@ -13,7 +13,7 @@ from lightning_vision.data.decode import crop_or_pad
 from lightning_vision.decoders.classifier import ClassifierDecoder
 from lightning_vision.losses.cross_entropy import SoftmaxCrossEntropyLoss
 from lightning_vision.metrics import iou
-from lightning_vision.module import Normalize, VisionModule, _mix, restore_size
+from lightning_vision.module import Normalize, VisionModule, _mix
 from lightning_vision.tasks import Classification, Segmentation
 from lightning_vision.testing.encoders import TinyEncoder
 from lightning_vision.types import IMAGENET_STATS, Geometry, PixelStats, TargetSpec
@@ -38,28 +38,6 @@ class TestNormalize:
         other.load_state_dict(Normalize(IMAGENET_STATS).state_dict())
         image = torch.randint(0, 256, (1, 3, 2, 2), dtype=torch.uint8)
         assert torch.equal(other(image), Normalize(IMAGENET_STATS)(image))
-
-
-class TestRestoreSize:
-    @pytest.mark.parametrize("size", [(4, 9), (9, 4), (5, 8), (6, 6), (3, 3), (11, 12), (6, 7), (1, 20)])
-    def test_crop_or_pad_puts_every_pixel_back_where_it_was(self, size: tuple[int, int]) -> None:
-        # Each pixel of the file carries its own number through the preprocessing and back.
-        file = np.arange(size[0] * size[1], dtype=np.uint8).reshape(size)
-        seen = crop_or_pad(file, (6, 7))
-        back = restore_size(torch.from_numpy(seen).float().unsqueeze(0), size, "crop_or_pad")[0]
-        known = ~back.isnan()
-        assert known.sum() == min(6, size[0]) * min(7, size[1])
-        assert torch.equal(back[known], torch.from_numpy(file).float()[known])
-
-    def test_interpolate_keeps_constants_and_centres(self) -> None:
-        ramp = torch.arange(4.0).view(1, 1, 4).expand(2, 3, 4)
-        back = restore_size(ramp, (6, 8), "interpolate")
-        assert back.shape == (2, 6, 8)
-        assert back[0, 0].tolist() == [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]
-
-    def test_half_precision_is_widened(self) -> None:
-        for method in ("interpolate", "crop_or_pad"):
-            assert restore_size(torch.zeros(2, 3, 3, dtype=torch.bfloat16), (4, 4), method).dtype == torch.float32
 
 
 class Draws(nn.Module):

@@ -8,7 +8,8 @@ damaged pixel data, and Pillow costs a tenth more. Both routes keep these rules:
 - Colour to grey is ITU-R 601 luma as Pillow computes it; grey to colour repeats the value.
 - One or three channels: alpha is dropped, not blended. Two or four: alpha is 255 where the file has none.
 - ``interpolate`` resizes bilinearly with antialiasing, whatever the aspect. ``crop_or_pad`` keeps the scale: the centre
-  is cut out, and a border repeats the edge; an odd pixel goes to the bottom and right.
+  is cut out, and a border repeats the edge; an odd pixel goes to the bottom and right. ``resize_crop`` keeps the
+  aspect: it resizes until the result is ``crop_fraction`` of the tighter side, and cuts the centre out.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch.nn import functional as F
 
 from lightning_vision.data.headers import array_layout, reason
 from lightning_vision.data.jpeg import JpegInfo, jpeg_info
+from lightning_vision.data.placement import CROP_FRACTION, centred, scaled_size
 from lightning_vision.errors import DataError
 from lightning_vision.types import Geometry
 
@@ -44,16 +46,18 @@ def decode_image(
     resize_method: str = "interpolate",
     exact_decode: bool = True,
     out: Tensor | None = None,
+    crop_fraction: float = CROP_FRACTION,
 ) -> Tensor:
     """Decode an image file to the size and channels of ``geometry``; the rules are those of the module.
 
     Args:
         path: Image file: what Pillow reads, or ``.npy`` with ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``.
         geometry: Height, width and channels of the result.
-        resize_method: ``interpolate`` or ``crop_or_pad``.
+        resize_method: ``interpolate``, ``crop_or_pad`` or ``resize_crop``.
         exact_decode: False lets the JPEG decoder halve images whose sides are at least twice the result's: about
             twice as fast, 44 dB from the exact pixels.
         out: uint8 ``(C, H, W)`` to write to; a new tensor if None.
+        crop_fraction: Share of the tighter side that ``resize_crop`` keeps.
 
     Returns:
         uint8 ``(C, H, W)``, contiguous unless ``out`` is not.
@@ -61,7 +65,7 @@ def decode_image(
     Raises:
         DataError: Missing, empty, truncated or no image, with the path and the reason.
     """
-    return decode_sized(path, geometry, resize_method, exact_decode, out)[0]
+    return decode_sized(path, geometry, resize_method, exact_decode, out, crop_fraction)[0]
 
 
 def decode_sized(
@@ -70,11 +74,13 @@ def decode_sized(
     resize_method: str = "interpolate",
     exact_decode: bool = True,
     out: Tensor | None = None,
+    crop_fraction: float = CROP_FRACTION,
 ) -> tuple[Tensor, tuple[int, int]]:
     """Like ``decode_image``, with the height and width that the file itself has, after its EXIF orientation."""
     path = os.fspath(path)
     keep_alpha = geometry.num_channels in (2, 4)
-    shrink = (geometry.height, geometry.width) if not exact_decode and resize_method == "interpolate" else None
+    # A crop is scaled to at least this size.
+    shrink = (geometry.height, geometry.width) if not exact_decode and resize_method != "crop_or_pad" else None
     try:
         pixels, orientation, (height, width) = _read(path, keep_alpha, shrink)
     except DataError:
@@ -83,15 +89,16 @@ def decode_sized(
         raise DataError(f"{path}: {_why(path, error)}") from error
     turned = orientation >= 5
     wanted = (geometry.height, geometry.width)
-    if resize_method == "crop_or_pad":
-        small = crop_or_pad(orient(pixels.numpy(), orientation), wanted)
-    else:
-        # Turned after resizing: fewer pixels, and the resize stays on the layout that it is fast on.
-        small = orient(_resize(pixels, wanted[::-1] if turned else wanted).numpy(), orientation)
+    file = (width, height) if turned else (height, width)
+    scaled = scaled_size(file, wanted, resize_method, crop_fraction)
+    # Turned after resizing: fewer pixels, and the resize stays on the layout that it is fast on.
+    small = orient(_resize(pixels, scaled[::-1] if turned else scaled).numpy(), orientation)
+    if scaled != wanted:
+        small = crop_or_pad(small, wanted)
     if out is None:
         out = torch.empty((geometry.num_channels, *wanted), dtype=torch.uint8)
     _fill_channels(small, out.numpy())
-    return out, (width, height) if turned else (height, width)
+    return out, file
 
 
 def orient(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
@@ -117,7 +124,7 @@ def crop_or_pad(pixels: npt.NDArray[np.uint8], size: tuple[int, int], fill: int 
 
 
 def _centred(have: int, want: int) -> npt.NDArray[np.int64]:
-    offset = (have - want) // 2 if have >= want else -((want - have) // 2)
+    offset = centred(have, want)
     return np.arange(offset, offset + want)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_vision.data.decode import crop_or_pad, orient
 from lightning_vision.data.headers import read_header
 from lightning_vision.data.mask_values import read_mask_file
+from lightning_vision.data.placement import CROP_FRACTION, scaled_size
 from lightning_vision.errors import DataError, listed
 from lightning_vision.types import TargetSpec
 
@@ -23,20 +24,22 @@ def decode_mask(
     image_size_original: tuple[int, int] | None = None,
     *,
     resize_method: str = "interpolate",
+    crop_fraction: float = CROP_FRACTION,
     out: Tensor | None = None,
 ) -> Tensor:
     """Decode a mask to class ids ``0 .. num_classes - 1`` and ``ignore_index``.
 
     The EXIF orientation is applied. ``interpolate`` takes the nearest pixel by centres (torch's ``nearest-exact``),
-    which lies where the bilinear resize of the image looks. ``crop_or_pad`` cuts and pads as the image is; the border
-    is ``ignore_index``, or repeats the edge if nothing is ignored.
+    which lies where the bilinear resize of the image looks. ``crop_or_pad`` and ``resize_crop`` cut and pad as the
+    image is; a border is ``ignore_index``, or repeats the edge if nothing is ignored.
 
     Args:
         path: Palette PNG (the index counts, not the colour), grey image of ids, one-bit image, or ``.npy``.
         target: Classes, ignored value, and what the values mean.
         size: Height and width of the result; None = the file's own.
         image_size_original: Height and width of the image's file after its EXIF orientation, to compare with.
-        resize_method: ``interpolate`` or ``crop_or_pad``.
+        resize_method: ``interpolate``, ``crop_or_pad`` or ``resize_crop``.
+        crop_fraction: Share of the tighter side that ``resize_crop`` keeps.
         out: uint8 ``(H, W)`` to write to; a new tensor if None.
 
     Returns:
@@ -50,11 +53,11 @@ def decode_mask(
     if image_size_original is not None:
         _check_size(path, ids.shape, image_size_original)
     if size is not None:
-        if resize_method == "crop_or_pad":
-            # Crops are counted in the image's pixels.
-            ids = crop_or_pad(resize_nearest(ids, image_size_original or ids.shape), size, _border(target))
-        else:
-            ids = resize_nearest(ids, size)
+        # Crops are counted in the image's pixels.
+        file = image_size_original or (ids.shape[0], ids.shape[1])
+        ids = resize_nearest(ids, scaled_size(file, size, resize_method, crop_fraction))
+        if ids.shape != tuple(size):
+            ids = crop_or_pad(ids, size, _border(target))
     if out is None:
         return torch.from_numpy(np.array(ids))
     np.copyto(out.numpy(), ids)

@@ -49,7 +49,7 @@ class SampleDecoder:
     Args:
         index: The samples.
         geometry: Height, width and channels.
-        preprocessing: ``resize_method`` and ``exact_decode`` count here.
+        preprocessing: ``resize_method``, ``crop_fraction`` and ``exact_decode`` count here.
     """
 
     index: SampleIndex
@@ -72,13 +72,14 @@ class SampleDecoder:
         Raises:
             DataError: Image or mask cannot be decoded, or do not go together.
         """
-        method = self.preprocessing.resize_method
+        method, fraction = self.preprocessing.resize_method, self.preprocessing.crop_fraction
         path = self.index.image_path(row)
-        _, original = decode_sized(path, self.geometry, method, self.preprocessing.exact_decode, image)
+        _, original = decode_sized(path, self.geometry, method, self.preprocessing.exact_decode, image, fraction)
         if mask is not None:
             assert self.index.target is not None
             size = (self.geometry.height, self.geometry.width)
-            decode_mask(self.index.mask_path(row), self.index.target, size, original, resize_method=method, out=mask)
+            path = self.index.mask_path(row)
+            decode_mask(path, self.index.target, size, original, resize_method=method, crop_fraction=fraction, out=mask)
 
 
 class Mode:

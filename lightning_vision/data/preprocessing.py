@@ -15,7 +15,9 @@ class Preprocessing:
         width: Width in pixels. Height and width are given together.
         num_channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA. null = inferred.
         resize_method: ``interpolate`` scales to height and width, whatever the aspect; ``crop_or_pad`` keeps the scale,
-            cuts the centre or adds a border that repeats the edge.
+            cuts the centre or adds a border that repeats the edge; ``resize_crop`` keeps the aspect, scales until the
+            result is ``crop_fraction`` of the tighter side, and cuts the centre, as ImageNet models are evaluated.
+        crop_fraction: Share of the tighter side that ``resize_crop`` keeps.
         infer_image_dimensions: Take height and width from the data if none are given.
         infer_image_max_height: Upper bound of an inferred height, pixels.
         infer_image_max_width: Upper bound of an inferred width, pixels.
@@ -42,7 +44,8 @@ class Preprocessing:
         height: Annotated[int | None, Between(1)] = None,
         width: Annotated[int | None, Between(1)] = None,
         num_channels: Annotated[int | None, Between(1, 4)] = None,
-        resize_method: Literal["interpolate", "crop_or_pad"] = "interpolate",
+        resize_method: Literal["interpolate", "crop_or_pad", "resize_crop"] = "interpolate",
+        crop_fraction: Annotated[float, Between(0, 1, low_open=True)] = 0.875,
         infer_image_dimensions: bool = True,
         infer_image_max_height: Annotated[int, Between(1)] = 256,
         infer_image_max_width: Annotated[int, Between(1)] = 256,
@@ -61,6 +64,7 @@ class Preprocessing:
         self.width = width
         self.num_channels = num_channels
         self.resize_method = resize_method
+        self.crop_fraction = crop_fraction
         self.infer_image_dimensions = infer_image_dimensions
         self.infer_image_max_height = infer_image_max_height
         self.infer_image_max_width = infer_image_max_width

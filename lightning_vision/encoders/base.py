@@ -40,6 +40,7 @@ class Encoder(nn.Module):
         weights_origin: Where the weights came from, for messages and checkpoints.
         multiple: The input is padded at the right and bottom to a multiple of this (with zeros: the mean colour).
         min_size: Smallest height and width, in pixels.
+        head_classes: Names of the classes of the classifier that ``classify`` applies; empty if it was not kept.
     """
 
     injected: ClassVar[tuple[str, ...]] = ()
@@ -68,6 +69,7 @@ class Encoder(nn.Module):
         self.weights_origin = "random"
         self.multiple = 1
         self.min_size = (1, 1)
+        self.head_classes: tuple[str, ...] = ()
         self.adapter = None if skip else AdapterSpec.parse(adapter)
         if weights is not None and not use_pretrained:
             raise ConfigError(
@@ -126,6 +128,24 @@ class Encoder(nn.Module):
             maps = self.pyramid_features(pad_to_multiple(x, self.multiple))
         return [m[..., : -(-height // s), : -(-width // s)] for m, s in zip(maps, self.info.strides, strict=True)]
 
+    def classify(self, x: Tensor) -> Tensor:
+        """Return the logits of the classifier that came with the pretrained weights.
+
+        Args:
+            x: Normalised float images ``(B, num_channels, H, W)`` of any size from ``min_size`` on.
+
+        Returns:
+            ``(B, len(head_classes))``.
+
+        Raises:
+            ConfigError: If the encoder was built without its classifier, or the image does not fit.
+        """
+        self._check_input(x)
+        if not self.head_classes:
+            raise ConfigError("The encoder was built without the classifier of its pretrained weights.")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
+            return self.classify_features(pad_to_multiple(x, self.multiple))
+
     def forward(self, x: Tensor) -> Tensor:
         """Same as ``embed``."""
         return self.embed(x)
@@ -178,6 +198,10 @@ class Encoder(nn.Module):
 
     def pyramid_features(self, x: Tensor) -> list[Tensor]:
         """Compute ``pyramid`` for a padded, checked input; maps may be larger at the right and bottom."""
+        raise NotImplementedError
+
+    def classify_features(self, x: Tensor) -> Tensor:
+        """Compute ``classify`` for a padded, checked input, where the constructor took ``keep_head``."""
         raise NotImplementedError
 
     def load_pretrained_state(self, state: dict[str, Tensor], origin: str) -> None:

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_vision.data.datamodule import VisionDataModule
-from lightning_vision.module import VisionModule, restore_size
+from lightning_vision.data.preprocessing import Preprocessing
+from lightning_vision.inference.restore import restore_size
+from lightning_vision.module import VisionModule
 from lightning_vision.types import TargetSpec
 
 
@@ -27,7 +29,7 @@ class Prediction:
         label: Name of the most probable class; None for a mask.
         probabilities: ``(C,)`` float32 in the order of the class names, sum 1; None for a mask.
         mask: ``(H, W)`` uint8 class ids at the image's own size; None for a label. Pixels without a prediction (cut
-            away by ``crop_or_pad``) hold the ignored value, or 255 where there is none.
+            away by ``crop_or_pad`` or ``resize_crop``) hold the ignored value, or 255 where there is none.
     """
 
     path: str
@@ -42,11 +44,13 @@ def to_label(path: str, logits: Tensor, target: TargetSpec) -> Prediction:
     return Prediction(path, label=target.class_names[int(probabilities.argmax())], probabilities=probabilities)
 
 
-def to_mask(path: str, logits: Tensor, target: TargetSpec, size: tuple[int, int], resize_method: str) -> Prediction:
+def to_mask(
+    path: str, logits: Tensor, target: TargetSpec, size: tuple[int, int], preprocessing: Preprocessing
+) -> Prediction:
     """Turn the logits ``(C, h, w)`` of one image into its class map at ``size``, (height, width)."""
-    resized = restore_size(logits, size, resize_method)
+    resized = restore_size(logits, size, preprocessing.resize_method, preprocessing.crop_fraction)
     mask = resized.max(0).indices.to(torch.uint8)
-    if resize_method != "interpolate":
+    if preprocessing.resize_method != "interpolate":
         unknown = 255 if target.ignore_index is None else target.ignore_index
         mask[resized.isnan().any(0)] = unknown
     return Prediction(path, mask=mask.cpu().numpy())
@@ -82,4 +86,4 @@ class PredictionStream(Callback):
                 self.receive(to_label(path, sample, target))
             else:
                 size = data.original_size(row)
-                self.receive(to_mask(path, sample, target, size, data.preprocessing.resize_method))
+                self.receive(to_mask(path, sample, target, size, data.preprocessing))

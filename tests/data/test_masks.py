@@ -50,7 +50,7 @@ def test_no_value_is_invented(have: tuple[int, int], want: tuple[int, int], seed
     assert set(np.unique(resize_nearest(ids, want))) <= set(np.unique(ids))
 
 
-@pytest.mark.parametrize("method", ["interpolate", "crop_or_pad"])
+@pytest.mark.parametrize("method", ["interpolate", "crop_or_pad", "resize_crop"])
 @settings(max_examples=25, deadline=None)
 @given(st.integers(8, 60), st.integers(8, 60), st.integers(4, 50), st.integers(4, 50), st.booleans(), st.data())
 def test_image_and_mask_agree_on_a_half_plane(
