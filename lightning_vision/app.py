@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,9 +16,11 @@ from lightning_vision.config import compose, instantiate
 from lightning_vision.errors import ConfigError, DataError
 from lightning_vision.resolve import Plan, plain, read_index, resolve
 from lightning_vision.settings import OWN, for_checkpoint, for_resume, override_keys, same_data, with_trained_classes
+from lightning_vision.signatures import class_constants
 
 if TYPE_CHECKING:
     from lightning_vision.data.datamodule import VisionDataModule
+    from lightning_vision.data.index import SampleIndex
     from lightning_vision.inference.predictor import Prediction
     from lightning_vision.module import VisionModule
     from lightning_vision.types import Split
@@ -47,10 +50,9 @@ def run(cfg: DictConfig) -> float | None:
     if cfg.action == "fit":
         return fit(cfg).metrics.get("best")
     if cfg.action == "test":
-        test(_required(cfg, "checkpoint", EXAMPLE_CHECKPOINT), cfg)
+        test(_trained(cfg), cfg)
     elif cfg.action == "predict":
-        checkpoint = _required(cfg, "checkpoint", EXAMPLE_CHECKPOINT)
-        _predict_to_folder(checkpoint, _required(cfg, "source", "source=photos/"), cfg)
+        _predict_to_folder(_trained(cfg), _required(cfg, "source", "source=photos/"), cfg)
     elif cfg.action == "check":
         if not check(cfg):
             raise DataError("The data cannot be trained on as they are; the report above says why.")
@@ -138,11 +140,14 @@ def fit(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> Res
     return Result(metrics, folder, path, module)
 
 
-def test(model: str | Path | VisionModule, config: DictConfig | Sequence[str] | None = None, **choices: Any) -> Result:
+def test(
+    model: str | Path | VisionModule | None, config: DictConfig | Sequence[str] | None = None, **choices: Any
+) -> Result:
     """Score a checkpoint; nothing is needed but the checkpoint and the data.
 
     Args:
-        model: Path of a checkpoint, or a module from ``fit`` or ``load``.
+        model: Path of a checkpoint, or a module from ``fit`` or ``load``. None: the pretrained model that the config
+            names, with a decoder that needs no training (``decoder="pretrained"`` or ``"zero_shot"``).
         config: Overrides of data, batch_size, trainer; all else comes from the checkpoint.
         choices: The same by name. Without ``data`` the test split of the training data is scored; of other data the
             test split, or every row where the data are not split.
@@ -151,29 +156,17 @@ def test(model: str | Path | VisionModule, config: DictConfig | Sequence[str] | 
         CheckpointError: The checkpoint is unreadable, or the data have other classes, order or channels.
         DataError: The data cannot be used.
     """
-    module, saved = _module(model)
+    cfg, keys = _composed_with_keys(config, choices)
+    if model is None:
+        plan = resolve(_ready(cfg))
+        (module, _), settings, index, other_data = _build(plan), plan.config, plan.index, True
+    else:
+        module, saved = _module(model)
+        settings, index, other_data = _data_to_score(module, saved, cfg, keys)
     from lightning_vision.assembly import build_data, build_trainer
-    from lightning_vision.checkpoint import require_same_target
     from lightning_vision.reports.run import report_figures
 
     garbage.release()
-    cfg, keys = _composed_with_keys(config, choices)
-    settings = for_checkpoint(saved, plain(cfg), keys)
-    trained = module.task.target
-    other_data = not same_data(settings["data"], saved["data"])
-    if other_data:
-        settings["data"] = with_trained_classes(settings["data"], trained, keys)
-        if "val_fraction" in settings["data"]:
-            settings["data"]["val_fraction"] = 0.0  # nothing is trained, so no rows are held back from it
-    else:
-        # What is not typed again stays as it was in training: other fractions would draw another split.
-        typed = {key.partition(".")[2] for key in keys if key.startswith("data.")}
-        settings["data"] = {k: v for k, v in settings["data"].items() if k in typed} | {
-            k: v for k, v in saved["data"].items() if k not in typed
-        }
-    index = read_index(settings["data"], trained.kind, settings["seed"])
-    assert index.target is not None
-    require_same_target(trained, index.target, index.origin)
     split: Split = "test"
     counts = index.counts()
     if other_data and not (index.is_split and counts["test"] + counts["val"]):
@@ -202,7 +195,7 @@ def test(model: str | Path | VisionModule, config: DictConfig | Sequence[str] | 
 
 
 def predict(
-    model: str | Path | VisionModule,
+    model: str | Path | VisionModule | None,
     source: Any,
     config: DictConfig | Sequence[str] | None = None,
     **choices: Any,
@@ -210,7 +203,8 @@ def predict(
     """Predict images.
 
     Args:
-        model: Path of a checkpoint, or a module from ``fit`` or ``load``.
+        model: Path of a checkpoint, or a module from ``fit`` or ``load``. None: the pretrained model that the config
+            names, with a decoder that needs no training (``decoder="pretrained"`` or ``"zero_shot"``).
         source: A file, folder, glob or table; or a list of paths, arrays (uint8 ``(H, W)``, ``(H, W, C)`` or
             ``(C, H, W)``) or PIL images; or one array or PIL image; or one array of many images, ``(N, ...)``.
         config: Overrides of batch_size and trainer; all else comes from the checkpoint.
@@ -223,21 +217,21 @@ def predict(
         DataError: Nothing was found, or an image is unreadable. With ``overrides={"preprocessing.bad_image": "skip"}``
             it is left out instead, so that there are fewer predictions than images; compare their paths.
     """
-    module, saved = _module(model)
-    from lightning_vision.inference.run import predict_images
-
     cfg, keys = _composed_with_keys(config, choices)
-    settings = for_checkpoint(saved, plain(cfg), keys)
     predictions: list[Prediction] = []
-    if isinstance(source, str | Path):
-        predict_images(module, str(source), settings, predictions.append)
-        return predictions
-    from lightning_vision.data.sources.memory import spool
+    with ExitStack() as stack:
+        if not isinstance(source, str | Path):
+            from lightning_vision.data.sources.memory import spool
 
-    many = isinstance(source, list | tuple) or getattr(source, "ndim", 0) == 4
-    images = list(source) if many else [source]
-    with tempfile.TemporaryDirectory(prefix="lightning_vision-") as folder:
-        predict_images(module, spool(images, Path(folder)), settings, predictions.append)
+            many = isinstance(source, list | tuple) or getattr(source, "ndim", 0) == 4
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lightning_vision-"))
+            source = spool(list(source) if many else [source], Path(folder))
+        elif isinstance(source, Path):
+            source = str(source)
+        module, settings = _to_predict(model, source, cfg, keys)
+        from lightning_vision.inference.run import predict_images
+
+        predict_images(module, source, settings, predictions.append)
     return predictions
 
 
@@ -266,13 +260,48 @@ def check(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> b
     return report.ok
 
 
-def _predict_to_folder(checkpoint: str, source: str, cfg: DictConfig) -> None:
-    module, saved = _module(checkpoint)
+def _data_to_score(
+    module: VisionModule, saved: Mapping[str, Any], cfg: DictConfig, keys: Sequence[str]
+) -> tuple[dict[str, Any], SampleIndex, bool]:
+    """Settings and rows beside a checkpoint, and whether they are other data than it was trained on."""
+    from lightning_vision.checkpoint import require_same_target
+
+    settings = for_checkpoint(saved, plain(cfg), keys)
+    trained = module.task.target
+    other_data = not same_data(settings["data"], saved["data"])
+    if other_data:
+        settings["data"] = with_trained_classes(settings["data"], trained, keys)
+        if "val_fraction" in settings["data"]:
+            settings["data"]["val_fraction"] = 0.0  # nothing is trained, so no rows are held back from it
+    else:
+        # What is not typed again stays as it was in training: other fractions would draw another split.
+        typed = {key.partition(".")[2] for key in keys if key.startswith("data.")}
+        settings["data"] = {k: v for k, v in settings["data"].items() if k in typed} | {
+            k: v for k, v in saved["data"].items() if k not in typed
+        }
+    index = read_index(settings["data"], trained.kind, settings["seed"])
+    assert index.target is not None
+    require_same_target(trained, index.target, index.origin)
+    return settings, index, other_data
+
+
+def _to_predict(
+    model: str | Path | VisionModule | None, source: str | list[str], cfg: DictConfig, keys: Sequence[str]
+) -> tuple[VisionModule, dict[str, Any]]:
+    """The model and its settings; an untrained one takes size and channels from the images."""
+    if model is None:
+        plan = resolve(_ready(cfg), source)
+        return _build(plan)[0], plan.config
+    module, saved = _module(model)
+    return module, for_checkpoint(saved, plain(cfg), keys)
+
+
+def _predict_to_folder(model: str | None, source: str, cfg: DictConfig) -> None:
+    module, settings = _to_predict(model, source, cfg, _composed_with_keys(cfg, {})[1])
     from lightning_vision.inference.run import predict_to_folder
 
     garbage.release()
-    _, keys = _composed_with_keys(cfg, {})
-    predict_to_folder(module, source, for_checkpoint(saved, plain(cfg), keys))
+    predict_to_folder(module, source, settings)
 
 
 def _evaluate(trainer: Any, module: VisionModule, data: VisionDataModule, split: Split) -> dict[str, float]:
@@ -369,6 +398,25 @@ def _composed_with_keys(
         extra |= {"data.path": str(table_of(images, targets, folder=folder))}
     keys = override_keys(words) + list(named) + list(extra)
     return compose(words, **named, **extra), keys
+
+
+def _trained(cfg: DictConfig) -> str | None:
+    """The checkpoint, or None where the decoder needs no training."""
+    if cfg.checkpoint is None and class_constants(str(cfg.decoder.get("_target_"))).get("ready"):
+        return None
+    return _required(cfg, "checkpoint", EXAMPLE_CHECKPOINT)
+
+
+def _ready(cfg: DictConfig) -> DictConfig:
+    """Refuse an untrained model whose predictions would mean nothing."""
+    if not class_constants(str(cfg.decoder.get("_target_"))).get("ready"):
+        raise ConfigError(
+            "This decoder must be trained before it predicts.",
+            given=f"no checkpoint, and {cfg.decoder.get('_target_')}",
+            expected="a checkpoint, or a decoder that needs no training: pretrained, zero_shot",
+            override=[EXAMPLE_CHECKPOINT, "decoder=pretrained"],
+        )
+    return cfg
 
 
 def _required(cfg: DictConfig, key: str, example: str) -> str:

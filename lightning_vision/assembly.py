@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -34,10 +35,15 @@ PROBE_SIZE = 32
 def build_module(plan: Plan) -> VisionModule:
     """Build the model of a plan, with its loss and optimizer."""
     config = plan.config
-    encoder = cast(Encoder, instantiate({**config["encoder"], **plan.encoder_rebuild}, Encoder))
+    encoder = _build_encoder(config, plan.encoder_rebuild)
     stats = _pixel_stats(encoder, plan.preprocessing.standardize_image, plan.geometry.num_channels)
     _decide_neck(plan, encoder)
-    module = _assemble(encoder, config, plan.task, plan.target, plan.geometry, stats)
+    target = plan.target
+    if not target.class_names:
+        target = replace(target, class_names=_all_classes(encoder, config))
+    module = _assemble(encoder, config, plan.task, target, plan.geometry, stats)
+    if not plan.encoder_rebuild:
+        module.decoder.start(encoder, target.class_names)
     _check_monitor(config["monitor"], module)
     return module
 
@@ -50,7 +56,7 @@ def rebuild_module(checkpoint: Mapping[str, Any]) -> VisionModule:
     """
     kept = checkpoint[checkpoints.KEY]
     config = kept["config"]
-    encoder = cast(Encoder, instantiate({**config["encoder"], **kept["encoder_rebuild"]}, Encoder))
+    encoder = _build_encoder(config, kept["encoder_rebuild"])
     module = _assemble(
         encoder,
         config,
@@ -71,6 +77,23 @@ def rebuild_module(checkpoint: Mapping[str, Any]) -> VisionModule:
             expected="a checkpoint of this version of lightning_vision and of the libraries its encoder comes from",
         ) from error
     return module.eval()
+
+
+def _build_encoder(config: Mapping[str, Any], rebuild: Mapping[str, Any]) -> Encoder:
+    whole = class_constants(config["decoder"]["_target_"])["consumes"] == "logits"
+    injected = {"keep_head": True} if whole else {}
+    return cast(Encoder, instantiate({**config["encoder"], **rebuild}, Encoder, **injected))
+
+
+def _all_classes(encoder: Encoder, config: Mapping[str, Any]) -> tuple[str, ...]:
+    if not encoder.head_classes:
+        raise ConfigError(
+            "Without data, the classes must be named.",
+            given="decoder.class_names=null",
+            expected="the names to choose from, or a file with one a line",
+            override="decoder.class_names=[cat,dog]",
+        )
+    return encoder.head_classes
 
 
 def _assemble(

@@ -116,6 +116,8 @@ class VisionModule(LightningModule):
         pixels = self.normalize(image)
         if self.decoder.consumes == "embedding":
             return self.decoder(self.encoder.embed(pixels), size)
+        if self.decoder.consumes == "logits":
+            return self.decoder(self.encoder.classify(pixels), size)
         maps = self.encoder.pyramid(pixels)
         if self.neck is not None:
             maps = self.neck(maps, size)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_vision.config import conf_dir, instantiate, options_of
+from lightning_vision.data.class_names import read_class_names
 from lightning_vision.data.geometry import infer_geometry
 from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.preprocessing import Preprocessing
+from lightning_vision.data.sources.files import FilesSource
 from lightning_vision.errors import ConfigError, listed
 from lightning_vision.signatures import class_constants
 from lightning_vision.types import Geometry, TargetKind, TargetSpec
@@ -58,8 +60,12 @@ def plain(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     return data
 
 
-def resolve(cfg: DictConfig | Mapping[str, Any]) -> Plan:
+def resolve(cfg: DictConfig | Mapping[str, Any], source: str | Sequence[str] | None = None) -> Plan:
     """Read the data's index and decide.
+
+    Args:
+        cfg: The composed config.
+        source: Images to predict in place of the config's data, for a decoder that is ready without training.
 
     Raises:
         ConfigError: Two settings do not go together; the message names both.
@@ -70,7 +76,8 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> Plan:
     task = _task(config, reasons)
     _loss(config, task, reasons)
     _neck(config)
-    index = read_index(config["data"], KIND_OF_TASK[task], config["seed"])
+    _head(config)
+    index = _index(config, task) if source is None else _files(config, source)
     preprocessing = cast(Preprocessing, instantiate(config["preprocessing"]))
     geometry = _geometry(config, index, preprocessing, reasons)
     _encoder_channels(config, geometry, reasons)
@@ -79,6 +86,19 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> Plan:
     _encoder_lr(config, reasons)
     assert index.target is not None
     return Plan(config, reasons, task, index, index.target, geometry, preprocessing)
+
+
+def _index(config: dict[str, Any], task: str) -> SampleIndex:
+    names = config["decoder"].get("class_names")
+    if names is not None and config["data"].get("class_names", names) is None:
+        config["data"]["class_names"] = names
+    return read_index(config["data"], KIND_OF_TASK[task], config["seed"])
+
+
+def _files(config: Mapping[str, Any], source: str | Sequence[str]) -> SampleIndex:
+    """Images without targets; their classes are those that the decoder names, or all that the encoder knows."""
+    names = read_class_names(config["decoder"].get("class_names"), "", "decoder.class_names") or ()
+    return replace(FilesSource(source).read(None, config["seed"]), target=TargetSpec("label", names))
 
 
 def read_index(node: Mapping[str, Any], wanted: TargetKind | None, seed: int) -> SampleIndex:
@@ -140,6 +160,32 @@ def _neck(config: dict[str, Any]) -> None:
         expected="neck=auto for this decoder, or a decoder of maps",
         override=["neck=auto", f"decoder={DECODER_OF_TASK['segmentation']}"],
     )
+
+
+def _head(config: Mapping[str, Any]) -> None:
+    """Refuse a decoder that applies the encoder's own classifier where there is none."""
+    if class_constants(config["decoder"]["_target_"])["consumes"] != "logits":
+        return
+    encoder = config["encoder"]
+    if not keeps_head(encoder):
+        having = [name for name, path in options_of("encoder").items() if keeps_head(cast(DictConfig, OmegaConf.load(path)))]
+        raise ConfigError(
+            "The decoder applies the classifier that came with the encoder's weights, and this encoder has none.",
+            given=f"{config['decoder']['_target_']} with {encoder['_target_']}",
+            expected=f"an encoder with a classifier: {listed(having)}",
+            override=[f"encoder={having[0]}", f"decoder={DECODER_OF_TASK['classification']}"],
+        )
+    if encoder.get("skip") or not encoder.get("use_pretrained", False):
+        raise ConfigError(
+            "The decoder applies the classifier that came with the encoder's weights, and they are not loaded.",
+            given=f"encoder.use_pretrained={encoder.get('use_pretrained')}, encoder.skip={encoder.get('skip')}",
+            override=["encoder.use_pretrained=true encoder.skip=false", "decoder=classifier"],
+        )
+
+
+def keeps_head(encoder: Mapping[str, Any] | DictConfig) -> bool:
+    """Whether an encoder can keep the classifier of its pretrained weights."""
+    return "keep_head" in class_constants(encoder["_target_"])["injected"]
 
 
 def _geometry(

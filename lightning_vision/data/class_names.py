@@ -17,12 +17,15 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
-def read_class_names(class_names: str | Sequence[object] | None, folder: str) -> tuple[str, ...] | None:
+def read_class_names(
+    class_names: str | Sequence[object] | None, folder: str, key: str = "data.class_names"
+) -> tuple[str, ...] | None:
     """Return the names of a list, or of a file with one name a line; None stays None.
 
     Args:
         class_names: List of names, or path of a file, looked up as it is and then in ``folder``.
         folder: Where the data lie.
+        key: The setting, for messages.
 
     Raises:
         ConfigError: No such file, no names in it, or a name twice.
@@ -35,14 +38,14 @@ def read_class_names(class_names: str | Sequence[object] | None, folder: str) ->
         path = next((p for p in tried if os.path.isfile(p)), None)
         if path is None:
             raise ConfigError(
-                "data.class_names is no file", given=class_names, expected=" or ".join(dict.fromkeys(tried))
+                f"{key} is no file", given=class_names, expected=" or ".join(dict.fromkeys(tried))
             )
         with open(path, encoding="utf-8-sig") as file:
             names = [line.strip() for line in file]
         while names and not names[-1]:
             names.pop()
     else:
-        path, names = "data.class_names", [str(name).strip() for name in class_names]
+        path, names = key, [str(name).strip() for name in class_names]
     if not names:
         raise ConfigError(f"{path} holds no class names", expected="one name a line, the first is class 0")
     if "" in names:

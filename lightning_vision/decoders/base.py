@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_vision.errors import ConfigError
 from lightning_vision.types import FeatureInfo
+
+if TYPE_CHECKING:
+    from lightning_vision.encoders.base import Encoder
 
 
 class Decoder(nn.Module):
@@ -20,13 +24,16 @@ class Decoder(nn.Module):
         num_classes: Number of classes.
 
     Attributes:
-        consumes: ``embedding``: ``forward`` takes ``(B, D)``; ``pyramid``: a list of maps, fine to coarse.
+        consumes: ``embedding``: ``forward`` takes ``(B, D)``; ``pyramid``: a list of maps, fine to coarse; ``logits``:
+            those of the classifier that came with the encoder's weights.
         output: ``label``: logits ``(B, num_classes)``; ``mask``: logits ``(B, num_classes, H, W)``.
+        ready: Whether it predicts before any training, with what ``start`` took from a pretrained encoder.
     """
 
     injected: ClassVar[tuple[str, ...]] = ("info", "num_classes")
     consumes: ClassVar[str]
     output: ClassVar[str]
+    ready: ClassVar[bool] = False
 
     def __init__(self, info: FeatureInfo, num_classes: int) -> None:
         super().__init__()
@@ -39,10 +46,13 @@ class Decoder(nn.Module):
         """Return logits.
 
         Args:
-            features: What ``consumes`` says, from ``Encoder.embed`` or ``Encoder.pyramid``.
+            features: What ``consumes`` says, from ``Encoder.embed``, ``Encoder.pyramid`` or ``Encoder.classify``.
             size: Height and width of the images, in pixels.
         """
         raise NotImplementedError
+
+    def start(self, encoder: Encoder, class_names: Sequence[str]) -> None:
+        """Take first weights from a pretrained encoder; called for a new model, not for one that is loaded."""
 
 
 def cells(size: tuple[int, int], stride: float) -> tuple[int, int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from lightning_vision.encoders.adapters import AdapterSpec, attach_adapter
 from lightning_vision.encoders.weights import read_state_dict
 from lightning_vision.errors import ConfigError
 from lightning_vision.types import HALF_STATS, FeatureInfo, PixelStats
+
+if TYPE_CHECKING:
+    from lightning_vision.encoders.text import TextClassifier
 
 
 class Encoder(nn.Module):
@@ -145,6 +149,22 @@ class Encoder(nn.Module):
             raise ConfigError("The encoder was built without the classifier of its pretrained weights.")
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
             return self.classify_features(pad_to_multiple(x, self.multiple))
+
+    def text_classifier(self, prompts: Sequence[Sequence[str]]) -> TextClassifier:
+        """Embed texts with the tower that this encoder was trained with.
+
+        Args:
+            prompts: One or more texts for each class.
+
+        Raises:
+            ConfigError: The encoder was not trained with texts, or its text tower cannot be loaded.
+        """
+        raise ConfigError(
+            "The encoder has no text tower, so it knows nothing about the names of classes.",
+            given=f"decoder=zero_shot with {type(self).__name__}",
+            expected="an encoder that was trained with texts: clip, siglip, siglip2",
+            override=["encoder=clip", "decoder=classifier"],
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Same as ``embed``."""
