@@ -21,6 +21,7 @@ from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.decoders.base import Decoder
 from lightning_vision.encoders.base import Encoder
+from lightning_vision.encoders.inputs import InputsEncoder
 from lightning_vision.errors import CheckpointError, ConfigError, listed, nearest
 from lightning_vision.module import VisionModule
 from lightning_vision.resolve import Plan
@@ -36,7 +37,7 @@ def build_module(plan: Plan) -> VisionModule:
     """Build the model of a plan, with its loss and optimizer."""
     config = plan.config
     encoder = _build_encoder(config, plan.encoder_rebuild)
-    stats = _pixel_stats(encoder, plan.preprocessing.standardize_image, plan.geometry.num_channels)
+    stats = _pixel_stats(encoder, plan.preprocessing.standardize_image, plan.geometry)
     _decide_neck(plan, encoder)
     target = plan.target
     if not target.class_names:
@@ -82,7 +83,13 @@ def rebuild_module(checkpoint: Mapping[str, Any]) -> VisionModule:
 def _build_encoder(config: Mapping[str, Any], rebuild: Mapping[str, Any]) -> Encoder:
     whole = class_constants(config["decoder"]["_target_"])["consumes"] == "logits"
     injected = {"keep_head": True} if whole else {}
-    return cast(Encoder, instantiate({**config["encoder"], **rebuild}, Encoder, **injected))
+    inputs = config["data"].get("inputs") or [None]
+    tied = config.get("tied") is not None
+    encoders = [
+        cast(Encoder, instantiate({**config["encoder"], **rebuild}, Encoder, **injected))
+        for _ in (inputs[:1] if tied else inputs)
+    ]
+    return encoders[0] if len(inputs) == 1 else InputsEncoder(encoders * len(inputs) if tied else encoders)
 
 
 def _all_classes(encoder: Encoder, config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -148,7 +155,7 @@ def freeze_unused(module: VisionModule) -> None:
     An encoder's parts beside a pyramid (a mask token, a fully connected stack behind the embedding) would be counted as
     trained and, with several processes, stop the run: DDP waits for their gradients.
     """
-    channels, (height, width) = module.geometry.num_channels, module.encoder.min_size
+    channels, (height, width) = module.geometry.shape[0], module.encoder.min_size
     image = torch.zeros(1, channels, max(height, PROBE_SIZE), max(width, PROBE_SIZE), dtype=torch.uint8)
     training = module.training
     with torch.enable_grad():
@@ -242,9 +249,10 @@ def _check_monitor(monitor: str, module: VisionModule) -> None:
         )
 
 
-def _pixel_stats(encoder: Encoder, standardize: str | None, num_channels: int) -> PixelStats:
+def _pixel_stats(encoder: Encoder, standardize: str | None, geometry: Geometry) -> PixelStats:
     if standardize == "encoder":
         return encoder.pixel_stats
     if standardize is None:
-        return PixelStats((0.0,) * num_channels, (1.0,) * num_channels)  # pixels stay in [0, 1], alpha too
-    return IMAGENET_STATS.for_channels(num_channels)
+        channels = geometry.shape[0]
+        return PixelStats((0.0,) * channels, (1.0,) * channels)  # pixels stay in [0, 1], alpha too
+    return IMAGENET_STATS.for_channels(geometry.num_channels).repeated(geometry.num_inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,7 +35,7 @@ def pack(module: VisionModule, checkpoint: dict[str, Any]) -> None:
         "config": module.config,
         "task": module.task.name,
         "target": module.task.target.to_dict(),
-        "geometry": [module.geometry.height, module.geometry.width, module.geometry.num_channels],
+        "geometry": list(astuple(module.geometry)),
         "pixel_stats": {"mean": list(module.pixel_stats.mean), "std": list(module.pixel_stats.std)},
         # Without these the encoder would be built from a hub or a folder that may be gone when it is reloaded.
         "encoder_rebuild": encoder.rebuild_kwargs() if weights_inside else {},

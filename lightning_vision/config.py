@@ -43,6 +43,7 @@ class Settings:
     epochs: Annotated[int, Between(1)] = 10
     lr: Annotated[float, Between(0, low_open=True)] = 1.0e-3
     encoder_lr_factor: Annotated[float, Between(0)] | Literal["auto"] = "auto"
+    tied: str | None = None
     seed: Annotated[int, Between(0, 4294967295)] = 0
     monitor: str = "auto"
     checkpoint: str | None = None

@@ -14,7 +14,7 @@ from lightning_vision.data.geometry import infer_geometry
 from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.sources.files import FilesSource
-from lightning_vision.errors import ConfigError, listed
+from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.signatures import class_constants
 from lightning_vision.types import Geometry, TargetKind, TargetSpec
 
@@ -77,6 +77,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any], source: str | Sequence[str] | N
     _loss(config, task, reasons)
     _neck(config)
     _head(config)
+    _inputs(config)
     index = _index(config, task) if source is None else _files(config, source)
     preprocessing = cast(Preprocessing, instantiate(config["preprocessing"]))
     geometry = _geometry(config, index, preprocessing, reasons)
@@ -168,7 +169,9 @@ def _head(config: Mapping[str, Any]) -> None:
         return
     encoder = config["encoder"]
     if not keeps_head(encoder):
-        having = [name for name, path in options_of("encoder").items() if keeps_head(cast(DictConfig, OmegaConf.load(path)))]
+        having = [
+            name for name, path in options_of("encoder").items() if keeps_head(cast(DictConfig, OmegaConf.load(path)))
+        ]
         raise ConfigError(
             "The decoder applies the classifier that came with the encoder's weights, and this encoder has none.",
             given=f"{config['decoder']['_target_']} with {encoder['_target_']}",
@@ -186,6 +189,25 @@ def _head(config: Mapping[str, Any]) -> None:
 def keeps_head(encoder: Mapping[str, Any] | DictConfig) -> bool:
     """Whether an encoder can keep the classifier of its pretrained weights."""
     return "keep_head" in class_constants(encoder["_target_"])["injected"]
+
+
+def _inputs(config: Mapping[str, Any]) -> None:
+    """Refuse an input that is tied to none, and several images where the decoder takes one."""
+    inputs, tied = config["data"].get("inputs") or [], config["tied"]
+    if tied is not None and (tied not in inputs or len(inputs) < 2):
+        raise ConfigError(
+            "tied names the image input whose encoder the others share, and there is no such input.",
+            given=f"tied={tied}, data.inputs={config['data'].get('inputs')}",
+            expected=f"one of {listed(inputs)}" if inputs else "data.inputs with several columns",
+            nearest=nearest(str(tied), inputs),
+            override=[f"tied={inputs[0]}" if len(inputs) > 1 else "data.inputs=[left,right]", "tied=null"],
+        )
+    if len(inputs) > 1 and class_constants(config["decoder"]["_target_"]).get("ready"):
+        raise ConfigError(
+            "This decoder takes one image a sample.",
+            given=f"{config['decoder']['_target_']} with data.inputs={listed(inputs)}",
+            override=["data.inputs=null", f"decoder={DECODER_OF_TASK['classification']}"],
+        )
 
 
 def _geometry(

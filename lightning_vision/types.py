@@ -74,6 +74,10 @@ class PixelStats:
         extra = num_channels - len(head.mean)
         return PixelStats(head.mean + (0.5,) * extra, head.std + (0.5,) * extra)
 
+    def repeated(self, count: int) -> PixelStats:
+        """Return the statistics of ``count`` images whose channels lie behind each other."""
+        return PixelStats(self.mean * count, self.std * count)
+
 
 IMAGENET_STATS = PixelStats((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF_STATS = PixelStats((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -125,11 +129,24 @@ class TargetSpec:
 
 @dataclass(frozen=True)
 class Geometry:
-    """What every image is brought to: height and width in pixels, channels (1 grey, 2 grey+alpha, 3 RGB, 4 RGBA)."""
+    """What every image is brought to.
+
+    Args:
+        height: Pixels.
+        width: Pixels.
+        num_channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
+        num_inputs: Images a sample. They lie behind each other along the channels of a batch.
+    """
 
     height: int
     width: int
     num_channels: int
+    num_inputs: int = 1
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of a sample, with the channels of all of its images."""
+        return (self.num_inputs * self.num_channels, self.height, self.width)
 
 
 @dataclass(frozen=True)

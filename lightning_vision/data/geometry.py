@@ -47,7 +47,7 @@ def infer_geometry(
     channels = preprocessing.num_channels
     if channels is None:
         channels = _sampled_channels(index, rows, preprocessing) if preprocessing.infer_image_num_channels else 3
-    return Geometry(size[0], size[1], channels)
+    return Geometry(size[0], size[1], channels, len(index.images))
 
 
 def _given_size(preprocessing: Preprocessing, image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
@@ -118,7 +118,7 @@ def _sampled_channels(index: SampleIndex, rows: npt.NDArray[np.int64], preproces
     reasons = []
     for row in sample:
         try:
-            found.append(read_header(index.image_path(int(row))).num_channels)
+            found += [read_header(column[int(row)]).num_channels for column in index.images]
         except DataError as error:
             reasons.append(error.summary)
     if not found:

@@ -129,6 +129,7 @@ class SampleIndex:
         origin: Where the rows come from, for messages.
         is_split: The data say which sample is in which split; False = drawn by fractions.
         problems: What was found while reading. Strict reading raises errors instead of keeping them here.
+        further: Absolute paths of the second image of every sample, of the third and so on, where there are several.
     """
 
     image: PackedStrings
@@ -139,10 +140,12 @@ class SampleIndex:
     origin: str = ""
     is_split: bool = True
     problems: tuple[Problem, ...] = field(default=())
+    further: tuple[PackedStrings, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.image)
-        for name, column in (("split", self.split), ("label", self.label), ("mask", self.mask)):
+        columns = [("split", self.split), ("label", self.label), ("mask", self.mask)]
+        for name, column in [*columns, *(("further", column) for column in self.further)]:
             if column is not None and len(column) != n:
                 raise ValueError(f"{name} has {len(column)} rows, image has {n}")
         self.split = np.ascontiguousarray(self.split, np.uint8)
@@ -158,8 +161,13 @@ class SampleIndex:
         kind = self.target.kind if self.target else "no target"
         return f"SampleIndex({self.counts()}, {kind}, {self.origin!r})"
 
+    @property
+    def images(self) -> tuple[PackedStrings, ...]:
+        """All columns of images, the main one first."""
+        return (self.image, *self.further)
+
     def image_path(self, i: int) -> str:
-        """Absolute path of image ``i``."""
+        """Absolute path of image ``i``, the first where a sample has several."""
         return self.image[i]
 
     def mask_path(self, i: int) -> str:
@@ -189,6 +197,7 @@ class SampleIndex:
             origin=self.origin,
             is_split=self.is_split,
             problems=self.problems,
+            further=tuple(column.take(rows) for column in self.further),
         )
 
     def as_split(self, split: Split) -> SampleIndex:
@@ -199,5 +208,5 @@ class SampleIndex:
     @property
     def nbytes(self) -> int:
         """Memory of all columns, bytes."""
-        columns = (self.image, self.split, self.label, self.mask)
+        columns = (*self.images, self.split, self.label, self.mask)
         return sum(int(c.nbytes) for c in columns if c is not None)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +59,7 @@ class SampleDecoder:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` of an image."""
-        return (self.geometry.num_channels, self.geometry.height, self.geometry.width)
+        return self.geometry.shape
 
     @property
     def mask_shape(self) -> tuple[int, int] | None:
@@ -73,13 +73,15 @@ class SampleDecoder:
             DataError: Image or mask cannot be decoded, or do not go together.
         """
         method, fraction = self.preprocessing.resize_method, self.preprocessing.crop_fraction
-        path = self.index.image_path(row)
-        _, original = decode_sized(path, self.geometry, method, self.preprocessing.exact_decode, image, fraction)
+        sizes = [
+            decode_sized(column[row], self.geometry, method, self.preprocessing.exact_decode, out, fraction)[1]
+            for column, out in zip(self.index.images, image.split(self.geometry.num_channels), strict=True)
+        ]
         if mask is not None:
             assert self.index.target is not None
             size = (self.geometry.height, self.geometry.width)
             path = self.index.mask_path(row)
-            decode_mask(path, self.index.target, size, original, resize_method=method, crop_fraction=fraction, out=mask)
+            decode_mask(path, self.index.target, size, sizes[0], resize_method=method, crop_fraction=fraction, out=mask)
 
 
 class Mode:
@@ -96,16 +98,34 @@ class Mode:
         self.decoder = decoder
         self.rows = rows
 
-    def start(self, rows: Rows, images: Tensor, masks: Tensor | None, pool: Executor) -> Wait:
-        """Begin to fill uint8 ``images`` ``(B, C, H, W)`` and ``masks`` ``(B, H, W)``; returns what waits."""
-        raise NotImplementedError
+    def start(self, rows: Rows, pool: Executor, pin_memory: bool = False) -> tuple[dict[str, Any], Wait]:
+        """Begin to obtain rows of the index.
 
-    def fetch(self, rows: Rows, images: Tensor, masks: Tensor | None, pool: Executor) -> list[Failure]:
-        """Fill the buffers with ``rows`` of the index and return the samples that failed."""
-        return self.start(rows, images, masks, pool)()
+        Returns:
+            Their part of a batch, uint8 ``image`` ``(B, C, H, W)`` and, with masks, uint8 ``target`` ``(B, H, W)``; and
+            what waits until all of it is there.
+        """
+        samples: dict[str, Any] = {"image": self._buffer(rows, self.decoder.image_shape, pin_memory)}
+        if self.decoder.mask_shape is not None:
+            samples["target"] = self._buffer(rows, self.decoder.mask_shape, pin_memory)
+        return samples, self._fill(rows, samples["image"], samples.get("target"), pool)
+
+    def fetch(self, rows: Rows, pool: Executor) -> tuple[dict[str, Any], list[Failure]]:
+        """Obtain rows of the index; those that failed hold anything."""
+        samples, wait = self.start(rows, pool)
+        return samples, wait()
 
     def close(self) -> None:
         """Free memory and files."""
+
+    def _fill(self, rows: Rows, images: Tensor, masks: Tensor | None, pool: Executor) -> Wait:
+        """Begin to fill ``images`` ``(B, C, H, W)`` and ``masks`` ``(B, H, W)``."""
+        raise NotImplementedError
+
+    def _buffer(
+        self, rows: Rows, shape: tuple[int, ...], pin_memory: bool, dtype: torch.dtype = torch.uint8
+    ) -> Tensor:
+        return torch.empty((len(rows), *shape), dtype=dtype, pin_memory=pin_memory)
 
     def _slots(self, rows: Rows) -> Rows:
         """Positions of ``rows`` among ``self.rows``."""
@@ -117,15 +137,8 @@ class Lazy(Mode):
 
     prefetch = 4
 
-    def start(self, rows: Rows, images: Tensor, masks: Tensor | None, pool: Executor) -> Wait:
-        """Begin to decode into the buffers."""
-        decode = self.decoder
-        return _waiting(
-            [
-                pool.submit(decode, row, images[i], None if masks is None else masks[i])
-                for i, row in enumerate(rows.tolist())
-            ]
-        )
+    def _fill(self, rows: Rows, images: Tensor, masks: Tensor | None, pool: Executor) -> Wait:
+        return decode_into(self.decoder, rows, images, masks, pool)
 
 
 class LazyCached(Mode):
@@ -137,7 +150,7 @@ class LazyCached(Mode):
         super().__init__(decoder, rows)
         self.store = open_store(decoder.index, rows, decoder.geometry, decoder.preprocessing)
 
-    def start(self, rows: Rows, images: Tensor, masks: Tensor | None, pool: Executor) -> Wait:
+    def _fill(self, rows: Rows, images: Tensor, masks: Tensor | None, pool: Executor) -> Wait:
         """Begin to read ahead, or to decode what is not in the store."""
         slots = self._slots(rows)
         done = self.store.complete(slots)
@@ -145,11 +158,11 @@ class LazyCached(Mode):
             self.store.will_need(slots)
 
             def read() -> list[Failure]:
-                self.store.read(slots, images, masks)
+                self.store.read(slots, _columns(images, masks))
                 return []
 
             return read
-        return _waiting(
+        return waiting(
             [
                 pool.submit(self._one, row, slot, cached, images[i], None if masks is None else masks[i])
                 for i, (row, slot, cached) in enumerate(zip(rows.tolist(), slots.tolist(), done.tolist(), strict=True))
@@ -158,10 +171,10 @@ class LazyCached(Mode):
 
     def _one(self, row: int, slot: int, cached: bool, image: Tensor, mask: Tensor | None) -> None:
         if cached:
-            self.store.read_one(slot, image, mask)
+            self.store.read_one(slot, _columns(image, mask))
             return
         self.decoder(row, image, mask)
-        self.store.write(slot, image, mask)
+        self.store.write(slot, _columns(image, mask))
 
     def close(self) -> None:
         """Sync and close the store."""
@@ -197,13 +210,13 @@ class Eager(Mode):
             for first in range(0, n, 1024):
                 block = slice(first, min(first + 1024, n))
                 masks = None if self.masks is None else self.masks[block]
-                for failure in Lazy(decoder, rows).fetch(rows[block], self.images[block], masks, pool):
+                for failure in decode_into(decoder, rows[block], self.images[block], masks, pool)():
                     if decoder.preprocessing.bad_image == "error":
                         pool.shutdown(cancel_futures=True)
                         raise failure.refused()
                     self._failed[first + failure.position] = failure.error
 
-    def start(self, rows: Rows, images: Tensor, masks: Tensor | None, pool: Executor) -> Wait:
+    def _fill(self, rows: Rows, images: Tensor, masks: Tensor | None, pool: Executor) -> Wait:
         """Nothing is begun ahead: the copy from RAM is made when it is waited for."""
         slots = self._slots(rows)
 
@@ -266,7 +279,20 @@ def _check_memory(needed: int, rows: int, ranks: int) -> None:
         )
 
 
-def _waiting(futures: list[Future[None]]) -> Wait:
+def decode_into(decoder: SampleDecoder, rows: Rows, images: Tensor, masks: Tensor | None, pool: Executor) -> Wait:
+    """Begin to decode rows into ``images`` ``(B, C, H, W)`` and ``masks`` ``(B, H, W)``, one task an image."""
+    futures = [
+        pool.submit(decoder, row, images[i], None if masks is None else masks[i]) for i, row in enumerate(rows.tolist())
+    ]
+    return waiting(futures)
+
+
+def _columns(image: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """Name image and mask, or images and masks, as the store does."""
+    return {"images": image} if mask is None else {"images": image, "masks": mask}
+
+
+def waiting(futures: list[Future[None]]) -> Wait:
     def wait() -> list[Failure]:
         failures = []
         for position, future in enumerate(futures):

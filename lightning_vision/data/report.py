@@ -106,7 +106,8 @@ def check_index(
 def _headers(index: SampleIndex, preprocessing: Preprocessing, report: Report) -> list[Header | None]:
     def read(row: int) -> Header | str:
         try:
-            return read_header(index.image_path(row))
+            header, *_ = (read_header(column[row]) for column in index.images)
+            return header
         except DataError as error:
             return error.summary
 

@@ -1,4 +1,4 @@
-"""Decoded pixels on disk: memory-mapped uint8 rows in the layout of the batch, with a flag for every finished row.
+"""Rows on disk, pixels or features: memory-mapped in the layout of the batch, with a flag for every finished row.
 
 A store belongs to the digest of what its rows ARE, so rows of other data, another size or another decoder are never
 read by accident; processes that work on the same rows share one store, and write the same bytes to it.
@@ -10,9 +10,10 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,9 @@ from lightning_vision.types import Geometry
 
 # Raise it when the same file and the same settings give other bytes than before.
 FORMAT_VERSION = 1
+
+# Type and shape of one row.
+Column = tuple[npt.DTypeLike, tuple[int, ...]]
 
 _ABSENT, _WRITTEN, _SYNCED = 0, 1, 2
 _HEADER_BYTES = 64
@@ -60,7 +64,7 @@ def store_key(index: SampleIndex, rows: npt.NDArray[np.int64], geometry: Geometr
         else [target.num_classes, target.ignore_index, target.mask_values],
     }
     digest.update(json.dumps(settings, sort_keys=True).encode())
-    for column in (index.image, index.mask):
+    for column in (*index.images, index.mask):
         if column is None:
             continue
         taken = column.take(rows)
@@ -82,18 +86,18 @@ def _stats(paths: PackedStrings) -> npt.NDArray[np.int64]:
 
 
 class Store:
-    """Images and masks of N rows in memory-mapped files.
+    """Rows of one or more columns in memory-mapped files.
 
-    Each store is a folder: ``images`` uint8 ``(N, C, H, W)``, ``masks`` uint8 ``(N, H, W)``, ``rows`` with a byte for
-    every row, ``about.json`` for people. A row's byte is set after its pixels are written, so a killed run resumes with
-    what it finished; rows that were not yet synced to the disk count only until the machine restarts.
+    Each store is a folder: a file for each column, ``(N, *shape)``, ``rows`` with a byte for every row, ``about.json``
+    for people. A row's byte is set after its values are written, so a killed run resumes with what it finished; rows
+    that were not yet synced to the disk count only until the machine restarts.
 
     Args:
         folder: Folder of this store; made if it is missing.
         num_rows: N, at least 1.
-        image_shape: ``(C, H, W)``.
-        mask_shape: ``(H, W)``, or None for no masks.
-        about: What ``about.json`` says beside the shapes.
+        columns: Type and shape of a row in each column.
+        about: What ``about.json`` says beside the number of rows and bytes.
+        instead: What to type to do without a store, for the message of a full disk.
 
     Raises:
         DataError: The disk has not enough room, or the folder cannot be written; with the folder and the bytes needed.
@@ -103,80 +107,78 @@ class Store:
         self,
         folder: Path,
         num_rows: int,
-        image_shape: tuple[int, int, int],
-        mask_shape: tuple[int, int] | None = None,
-        about: dict[str, object] | None = None,
+        columns: Mapping[str, Column],
+        about: Mapping[str, object] | None = None,
+        instead: str = "preprocessing.mode=lazy",
     ) -> None:
         self.folder = folder
-        shapes: dict[str, tuple[int, ...]] = {"images": (num_rows, *image_shape)}
-        if mask_shape is not None:
-            shapes["masks"] = (num_rows, *mask_shape)
-        needed = sum(int(np.prod(shape)) for shape in shapes.values()) + num_rows + _HEADER_BYTES
+        self._row_bytes = {name: np.dtype(kind).itemsize * math.prod(shape) for name, (kind, shape) in columns.items()}
+        sizes = {folder / name: num_rows * each for name, each in self._row_bytes.items()}
+        self.nbytes = sum(sizes.values()) + num_rows + _HEADER_BYTES
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with _locked(folder / "lock"):
-                fresh = _allocate({folder / name: int(np.prod(shape)) for name, shape in shapes.items()})
+                fresh = _allocate(sizes)
                 self._flags = _open_flags(folder / "rows", num_rows, reset=fresh)
-                text = json.dumps({**(about or {}), "rows": num_rows, "bytes": needed}, indent=1)
+                text = json.dumps({**(about or {}), "rows": num_rows, "bytes": self.nbytes}, indent=1)
                 (folder / "about.json").write_text(text + "\n", encoding="utf-8")
         except OSError as error:
-            raise _cannot_write(folder, needed, error) from error
-        maps = {name: np.memmap(folder / name, np.uint8, "r+", shape=shape) for name, shape in shapes.items()}
-        self._images_map, self._masks_map = maps["images"], maps.get("masks")
-        self.images = torch.from_numpy(self._images_map)
-        self.masks = None if self._masks_map is None else torch.from_numpy(self._masks_map)
-        self._fd: int | None = os.open(folder / "images", os.O_RDONLY)
-        self._row_bytes = int(np.prod(image_shape))
+            raise _cannot_write(folder, self.nbytes, error, instead) from error
+        self._maps = {
+            name: np.memmap(folder / name, kind, "r+", shape=(num_rows, *shape))
+            for name, (kind, shape) in columns.items()
+        }
+        self._tensors = {name: torch.from_numpy(values) for name, values in self._maps.items()}
+        self._files = {name: os.open(folder / name, os.O_RDONLY) for name in columns}
 
     def __len__(self) -> int:
         return len(self._flags)
 
     def complete(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Which of these rows hold their pixels, bool ``(B,)``."""
+        """Which of these rows hold their values, bool ``(B,)``."""
         return self._flags[slots] != _ABSENT
 
-    def write(self, slot: int, image: Tensor, mask: Tensor | None = None) -> None:
-        """Write a row, then flag it. Threads and processes may write the same row: the bytes are the same."""
-        np.copyto(self._images_map[slot], image.numpy())
-        if self._masks_map is not None and mask is not None:
-            np.copyto(self._masks_map[slot], mask.numpy())
+    def write(self, slot: int, values: Mapping[str, Tensor]) -> None:
+        """Write a row, then flag it. Threads and processes may write the same row: the values are the same."""
+        for name, value in values.items():
+            np.copyto(self._maps[name][slot], value.numpy())
         self._flags[slot] = _WRITTEN
 
-    def read(self, slots: npt.NDArray[np.int64], images: Tensor, masks: Tensor | None = None) -> None:
-        """Copy finished rows into ``images`` ``(B, C, H, W)`` and ``masks`` ``(B, H, W)``."""
+    def read(self, slots: npt.NDArray[np.int64], out: Mapping[str, Tensor]) -> None:
+        """Copy finished rows into tensors ``(B, *shape)``."""
         # index_select with out= is the one way that costs little more than a memcpy; advanced indexing costs nine.
         where = torch.from_numpy(slots)
-        torch.index_select(self.images, 0, where, out=images)
-        if self.masks is not None and masks is not None:
-            torch.index_select(self.masks, 0, where, out=masks)
+        for name, values in out.items():
+            torch.index_select(self._tensors[name], 0, where, out=values)
 
-    def read_one(self, slot: int, image: Tensor, mask: Tensor | None = None) -> None:
+    def read_one(self, slot: int, out: Mapping[str, Tensor]) -> None:
         """Copy one finished row."""
-        np.copyto(image.numpy(), self._images_map[slot])
-        if self._masks_map is not None and mask is not None:
-            np.copyto(mask.numpy(), self._masks_map[slot])
+        for name, value in out.items():
+            np.copyto(value.numpy(), self._maps[name][slot])
 
     def will_need(self, slots: npt.NDArray[np.int64]) -> None:
         """Tell the kernel which rows come next: it reads them ahead, five times faster than page faults do."""
-        if self._fd is None or not hasattr(os, "posix_fadvise"):
+        if not hasattr(os, "posix_fadvise"):
             return
-        for slot in slots.tolist():
-            os.posix_fadvise(self._fd, slot * self._row_bytes, self._row_bytes, os.POSIX_FADV_WILLNEED)
+        for name, file in self._files.items():
+            each = self._row_bytes[name]
+            for slot in slots.tolist():
+                os.posix_fadvise(file, slot * each, each, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
         """Sync to the disk, so that the rows outlive a restart of the machine, and unmap."""
-        if self._fd is None:
+        if not self._files:
             return
         written = np.flatnonzero(self._flags == _WRITTEN)
         if len(written):
-            self._images_map.flush()
-            if self._masks_map is not None:
-                self._masks_map.flush()
+            for values in self._maps.values():
+                values.flush()
             self._flags[written] = _SYNCED
             self._flags.flush()
-        os.close(self._fd)
-        self._fd = None
-        del self.images, self.masks, self._images_map, self._masks_map, self._flags
+        for file in self._files.values():
+            os.close(file)
+        self._files, self._tensors, self._maps = {}, {}, {}
+        del self._flags
 
 
 def open_store(
@@ -188,10 +190,13 @@ def open_store(
         DataError: As ``Store``.
     """
     key = store_key(index, rows, geometry, preprocessing)
-    shape = (geometry.num_channels, geometry.height, geometry.width)
+    shape = geometry.shape
     about: dict[str, object] = {"origin": index.origin, "image_shape": list(shape), "format_version": FORMAT_VERSION}
     folder = store_folder(preprocessing.lazy_cache_dir) / key
-    return Store(folder, len(rows), shape, None if index.mask is None else shape[1:], about)
+    columns: dict[str, Column] = {"images": (np.uint8, shape)}
+    if index.mask is not None:
+        columns["masks"] = (np.uint8, shape[1:])
+    return Store(folder, len(rows), columns, about)
 
 
 def _allocate(sizes: dict[Path, int]) -> bool:
@@ -252,14 +257,14 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _cannot_write(folder: Path, needed: int, error: OSError) -> DataError:
+def _cannot_write(folder: Path, needed: int, error: OSError, instead: str) -> DataError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     free = ""
     with contextlib.suppress(OSError):
         free = f", {shutil.disk_usage(folder).free} bytes are free"
     return DataError(
-        f"The decoded images do not fit in {folder}" if full else f"The folder {folder} cannot be written",
+        f"The cached rows do not fit in {folder}" if full else f"The folder {folder} cannot be written",
         given=f"{error.strerror}{free if full else ''}",
         expected=f"{needed} bytes ({needed / 2**30:.2f} GiB)",
-        override=["preprocessing.lazy_cache_dir=FOLDER", "preprocessing.mode=lazy"],
+        override=["preprocessing.lazy_cache_dir=FOLDER", instead],
     )

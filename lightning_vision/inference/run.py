@@ -46,7 +46,7 @@ def predict_images(
             given=f"trainer.devices={devices}, trainer.num_nodes={nodes}",
             override="trainer.devices=1 trainer.num_nodes=1",
         )
-    index = FilesSource(source).read(None, settings["seed"])
+    index = FilesSource(source, settings["data"].get("inputs")).read(None, settings["seed"])
     data = build_data(index, module.geometry, instantiate(settings["preprocessing"]), settings)
     quiet = {**settings, "callbacks": {}, "logger": {}}
     trainer = build_trainer(quiet, enable_progress_bar=False, callbacks=[PredictionStream(receive)])

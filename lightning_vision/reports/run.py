@@ -50,7 +50,10 @@ def draw_sheet(module: VisionModule, data: VisionDataModule, rows: NDArray[np.in
     """Draw image, truth and prediction of some rows, at the network's input size."""
     batch = data.batch(rows)
     logits = _predict(module, batch)
-    images = batch["image"].permute(0, 2, 3, 1).numpy()
+    inputs = batch["image"].unflatten(1, (module.geometry.num_inputs, -1))
+    # Side by side where a sample has several images; a mask belongs to the first.
+    shown = inputs[:, :1] if module.task.target.kind == "mask" else inputs
+    images = shown.permute(0, 3, 1, 4, 2).flatten(2, 3).numpy()
     truths = batch["target"].numpy()
     target = module.task.target
     titles = [Path(data.index.image_path(int(row))).name for row in batch["index"]]

@@ -77,6 +77,7 @@ class RawSamples:
         row: Row number in the file, for messages, or None.
         origin: The file or folder.
         folder: Where a relative ``class_names`` file is looked for.
+        further: Absolute paths of the second image of every sample, and so on, where there are several.
     """
 
     image: PackedStrings
@@ -87,6 +88,7 @@ class RawSamples:
     row: npt.NDArray[np.int64] | None
     origin: str
     folder: str
+    further: tuple[PackedStrings, ...] = ()
 
     def where(self, i: int) -> str:
         """Say where row i comes from."""
@@ -109,14 +111,16 @@ def build_index(raw: RawSamples, settings: TargetSettings, seed: int, problems: 
     """Check the files, number the labels, split, and find out what masks mean."""
     if not len(raw.image):
         problems.error(DataError(f"{raw.origin}: no samples"))
-    _check_files(raw, "image", raw.image, problems)
+    for column in (raw.image, *raw.further):
+        _check_files(raw, "image", column, problems)
     names = None if raw.target is None else read_class_names(settings.class_names, raw.folder)
     label, target = None, None
     if raw.kind == "label" and raw.target is not None:
         label, classes = encode_labels(raw.target, raw.where, names, settings.num_classes, problems.error)
         target = TargetSpec("label", classes)
     split = _split(raw, label, settings, seed, problems)
-    repeats = list(_repeats(raw.image))
+    # Rows of several images are the same only if all of them are.
+    repeats = list(_repeats(raw.name if raw.further else raw.image))
     mask = None
     if raw.kind == "mask" and raw.target is not None:
         mask = raw.target
@@ -127,7 +131,8 @@ def build_index(raw: RawSamples, settings: TargetSettings, seed: int, problems: 
         check_coverage(label, split, target.class_names, by_user, problems.error, problems.warn)
         _two_labels(raw, repeats, label, target, problems)
     _across_splits(raw, repeats, split, problems)
-    index = SampleIndex(raw.image, split, label, mask, target, raw.origin, raw.split is not None, tuple(problems.found))
+    is_split, found = raw.split is not None, tuple(problems.found)
+    index = SampleIndex(raw.image, split, label, mask, target, raw.origin, is_split, found, raw.further)
     if label is not None and (label < 0).any():
         index = index.take(np.flatnonzero(label >= 0))
     return index

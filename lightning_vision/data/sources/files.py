@@ -23,21 +23,31 @@ class FilesSource(Source):
     Args:
         path: A list of images; or one image; a folder, searched to any depth, in sorted order; a pattern such as
             ``photos/**/*.jpg``; or a table with a column of images, whose targets are read too where they are wanted.
+        inputs: Columns of images in a table, where each sample has several.
     """
 
-    def __init__(self, path: str | Sequence[str | os.PathLike[str]]) -> None:
+    def __init__(self, path: str | Sequence[str | os.PathLike[str]], inputs: list[str] | None = None) -> None:
         self.path = path
+        self.inputs = inputs
 
     def read(self, wanted: TargetKind | None = None, seed: int = 0, strict: bool = True) -> SampleIndex:
         """List the images; see ``Source.read``. ``wanted`` has a meaning for tables only."""
         if not self.path:
             raise ConfigError("no images to predict", override="source=FOLDER_OR_FILE")
+        is_table = isinstance(self.path, str) and self.path.lower().endswith(TABLE_SUFFIXES)
+        if self.inputs is not None and not is_table:
+            raise ConfigError(
+                f"the model takes {len(self.inputs)} images a sample, so they come as the columns of a table",
+                given=f"source={self.path}",
+                expected=f"a CSV or TSV file with the columns {listed(self.inputs)}",
+                override="source=TABLE.csv",
+            )
         if not isinstance(self.path, str):
             found = [os.path.abspath(os.path.expanduser(os.fspath(path))) for path in self.path]
             return self._index(found, f"{len(found)} images", Problems(strict))
         given = os.path.abspath(os.path.expanduser(self.path))
         if os.path.isfile(given) and given.lower().endswith(TABLE_SUFFIXES):
-            return TableSource(given).read(wanted, seed, strict).as_split("test")
+            return TableSource(given, inputs=self.inputs).read(wanted, seed, strict).as_split("test")
         problems = Problems(strict)
         ignored: list[str] = []
         found = self._find(given, ignored)

@@ -56,7 +56,9 @@ class ShapesSource(Source):
         """Draw the images unless they are there, and read their index; ``seed`` plays no part."""
         table = os.path.join(self.folder(), "index.csv")
         names = ["background", *SHAPES] if wanted == "mask" else list(SHAPES)
-        return TableSource(table, "image", wanted, "split", class_names=names).read(wanted, seed, strict)
+        return TableSource(table, image="image", target=wanted, split="split", class_names=names).read(
+            wanted, seed, strict
+        )
 
     def folder(self) -> str:
         """Return the folder of the images, drawn if it is not there or not complete.

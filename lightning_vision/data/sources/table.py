@@ -37,6 +37,8 @@ class TableSource(Source):
     Args:
         path: The table.
         image: Column of image paths. null = found among the usual names.
+        inputs: Columns of images, where each sample has several (two views, before and after); in place of ``image``.
+            A mask belongs to the first.
         target: Column of labels or of mask paths. null = found among the usual names.
         split: Column of train, val and test (or their synonyms). null = found, or else drawn by the fractions.
         root: Folder where relative paths start. null = the folder of the table.
@@ -52,6 +54,7 @@ class TableSource(Source):
         self,
         path: str,
         image: str | None = None,
+        inputs: list[str] | None = None,
         target: str | None = None,
         split: str | None = None,
         root: str | None = None,
@@ -64,6 +67,7 @@ class TableSource(Source):
     ) -> None:
         self.path = path
         self.image = image
+        self.inputs = inputs
         self.target = target
         self.split = split
         self.root = root
@@ -76,10 +80,10 @@ class TableSource(Source):
         table = Delimited(self.path)
         problems = Problems(strict)
         head = table.head(20)
-        image = self._image_column(table, head)
+        image, *others = self._image_columns(table, head)
         target = None if wanted is None else self._target_column(table, head, wanted, image)
         split = self._split_column(table)
-        chosen = [name for name in (image, target, split) if name is not None]
+        chosen = [name for name in (image, *others, target, split) if name is not None]
         columns, row, ragged = table.columns(list(dict.fromkeys(chosen)))
         if ragged:
             problems.error(
@@ -103,15 +107,30 @@ class TableSource(Source):
         targets = None if target is None else by_name[target]
         raw = RawSamples(
             image=_absolute(by_name[image], root),
-            name=by_name[image],
+            name=_joined([by_name[name] for name in (image, *others)]),
             target=_absolute(targets, root) if targets is not None and wanted == "mask" else targets,
             kind=wanted,
             split=split_ids,
             row=row,
             origin=table.path,
             folder=base,
+            further=tuple(_absolute(by_name[name], root) for name in others),
         )
         return build_index(raw, self.settings, seed, problems)
+
+    def _image_columns(self, table: Delimited, head: list[list[str]]) -> list[str]:
+        if self.inputs is None:
+            return [self._image_column(table, head)]
+        names = [_existing(table, "inputs", name) for name in self.inputs]
+        if self.image is not None or not names or len(set(names)) < len(names):
+            given = f"data.inputs={listed(names)}" + (f", data.image={self.image}" if self.image is not None else "")
+            raise ConfigError(
+                "data.inputs names the columns of images, each once, in place of data.image",
+                given=given,
+                expected=f"some of {listed(table.header)}",
+                override=["data.inputs=null", "data.image=null"],
+            )
+        return names
 
     def _image_column(self, table: Delimited, head: list[list[str]]) -> str:
         if self.image is not None:
@@ -228,7 +247,9 @@ def _existing(table: Delimited, argument: str, name: str) -> str:
         given=name,
         expected=listed(table.header),
         nearest=near,
-        override=override(f"data.{argument}", near or table.header[0]),
+        override=override(f"data.{argument}", near or table.header[0])
+        if argument != "inputs"
+        else f"data.inputs=[{','.join(table.header[:2])}]",
     )
 
 
@@ -237,6 +258,11 @@ def _holds_images(table: Delimited, head: list[list[str]], name: str) -> bool:
     at = table.header.index(name)
     cells = [record[at].strip() for record in head if len(record) > at and record[at].strip()]
     return bool(cells) and all(is_image_name(os.path.basename(cell)) for cell in cells)
+
+
+def _joined(columns: Sequence[PackedStrings]) -> PackedStrings:
+    """What tells a row apart: the paths of all of its images."""
+    return columns[0] if len(columns) == 1 else PackedStrings.from_strings(map(" + ".join, zip(*columns, strict=True)))
 
 
 def _absolute(paths: PackedStrings, root: str) -> PackedStrings:
