@@ -264,7 +264,7 @@ def _data_to_score(
     module: VisionModule, saved: Mapping[str, Any], cfg: DictConfig, keys: Sequence[str]
 ) -> tuple[dict[str, Any], SampleIndex, bool]:
     """Settings and rows beside a checkpoint, and whether they are other data than it was trained on."""
-    from lightning_vision.checkpoint import require_same_target
+    from lightning_vision.checkpoint import require_channels, require_same_target
 
     settings = for_checkpoint(saved, plain(cfg), keys)
     trained = module.task.target
@@ -282,6 +282,8 @@ def _data_to_score(
     index = read_index(settings["data"], trained.kind, settings["seed"])
     assert index.target is not None
     require_same_target(trained, index.target, index.origin)
+    if other_data and "preprocessing.num_channels" not in keys:
+        require_channels(module.geometry, index, settings["preprocessing"]["infer_image_sample_size"])
     return settings, index, other_data
 
 

@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_vision.data.geometry import sampled_channels
 from lightning_vision.errors import CheckpointError
 from lightning_vision.runfolder import find_checkpoint
 from lightning_vision.types import Geometry, PixelStats, TargetSpec
 
 if TYPE_CHECKING:
+    from lightning_vision.data.index import SampleIndex
     from lightning_vision.module import VisionModule
 
 FORMAT_VERSION = 1
@@ -173,6 +176,30 @@ def require_same_target(trained: TargetSpec, found: TargetSpec, origin: str) -> 
             given=f"ignore_index {found.ignore_index} in {origin}",
             expected=f"ignore_index {trained.ignore_index}",
             override=f"data.ignore_index={'null' if trained.ignore_index is None else trained.ignore_index}",
+        )
+
+
+def require_channels(trained: Geometry, index: SampleIndex, sample: int) -> None:
+    """Refuse images that lack what the model was trained on: colour, or alpha. What they have beyond it is left out.
+
+    Args:
+        trained: What the model was trained on.
+        index: The data to score.
+        sample: Number of images whose headers are read.
+
+    Raises:
+        CheckpointError: No image has colour, or not all have alpha, and the model takes it.
+    """
+    found = sampled_channels(index, np.arange(len(index)), sample)
+    lacks = "colour" if trained.num_channels >= 3 > found else ""
+    if trained.num_channels in (2, 4) and found not in (2, 4):
+        lacks = f"{lacks} and alpha" if lacks else "alpha"
+    if lacks:
+        raise CheckpointError(
+            f"The images of the data have no {lacks}, and the checkpoint was trained with it.",
+            given=f"{found} channels in {index.origin}",
+            expected=f"{trained.num_channels} channels, or your word that they shall be converted",
+            override=f"preprocessing.num_channels={trained.num_channels}",
         )
 
 

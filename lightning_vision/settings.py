@@ -44,6 +44,8 @@ def for_checkpoint(saved: Mapping[str, Any], given: Mapping[str, Any], keys: Seq
         group, _, name = key.partition(".")
         if group in ("hydra", "experiment", *whole):
             continue
+        if key == "preprocessing.num_channels" and given[group][name] == saved[group][name]:
+            continue  # as trained, said on purpose: other images are converted
         if group == "preprocessing" and name in OWN_PREPROCESSING:
             merged[group][name] = given[group][name]
         elif group not in OWN:

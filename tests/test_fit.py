@@ -16,6 +16,7 @@ from PIL import Image
 
 import lightning_vision as lv
 from lightning_vision import checkpoint as checkpoints
+from lightning_vision.errors import CheckpointError, ConfigError
 from lightning_vision.testing.discs import write_discs
 
 CNN = {"encoder.out_channels": 8, "decoder.channels": [16, 8, 8, 8]}
@@ -411,3 +412,21 @@ def test_skipped_images_are_named(shapes: Path, tmp_path: Path, capsys: pytest.C
     config = labels(table, tmp_path / "run", epochs=1, values={"preprocessing.bad_image": "skip"})
     lv.fit(**config)
     assert f"1 images could not be read and were left out:\n  {tmp_path}/bad.png: " in capsys.readouterr().out
+
+
+def test_grey_images_for_a_model_of_colours_are_refused_unless_meant(
+    trained: lv.Result, shapes: Path, tmp_path: Path
+) -> None:
+    for file in shapes.parent.iterdir():
+        if file.suffix in (".png", ".jpg"):
+            image = Image.open(file)
+            (image if "mask" in file.name else image.convert("L")).save(tmp_path / file.name)
+    (tmp_path / "index.csv").write_text(shapes.read_text())
+    grey = {"data.path": str(tmp_path / "index.csv"), "output_dir": str(tmp_path / "out")}
+    with pytest.raises(CheckpointError, match="no colour") as caught:
+        lv.test(trained.checkpoint, data="table", overrides=grey)
+    assert "preprocessing.num_channels=3" in str(caught.value)
+    result = lv.test(trained.checkpoint, data="table", overrides={**grey, "preprocessing.num_channels": 3})
+    assert 0 <= result.metrics["test/mean_iou"] <= 1
+    with pytest.raises(ConfigError, match="decided by the checkpoint"):
+        lv.test(trained.checkpoint, data="table", overrides={**grey, "preprocessing.num_channels": 1})

@@ -37,9 +37,7 @@ def read_class_names(
         tried = [os.path.abspath(given), os.path.join(folder, given)]
         path = next((p for p in tried if os.path.isfile(p)), None)
         if path is None:
-            raise ConfigError(
-                f"{key} is no file", given=class_names, expected=" or ".join(dict.fromkeys(tried))
-            )
+            raise ConfigError(f"{key} is no file", given=class_names, expected=" or ".join(dict.fromkeys(tried)))
         with open(path, encoding="utf-8-sig") as file:
             names = [line.strip() for line in file]
         while names and not names[-1]:

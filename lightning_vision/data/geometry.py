@@ -46,7 +46,8 @@ def infer_geometry(
         size = height, width
     channels = preprocessing.num_channels
     if channels is None:
-        channels = _sampled_channels(index, rows, preprocessing) if preprocessing.infer_image_num_channels else 3
+        count = preprocessing.infer_image_sample_size
+        channels = sampled_channels(index, rows, count) if preprocessing.infer_image_num_channels else 3
     return Geometry(size[0], size[1], channels, len(index.images))
 
 
@@ -111,8 +112,13 @@ def _first_readable(index: SampleIndex, rows: npt.NDArray[np.int64]) -> Header:
     )
 
 
-def _sampled_channels(index: SampleIndex, rows: npt.NDArray[np.int64], preprocessing: Preprocessing) -> int:
-    count = min(preprocessing.infer_image_sample_size, len(rows))
+def sampled_channels(index: SampleIndex, rows: npt.NDArray[np.int64], count: int) -> int:
+    """Return the channels that ``count`` images, spread evenly over the rows, have in common.
+
+    Raises:
+        DataError: None of them can be read.
+    """
+    count = min(count, len(rows))
     sample = rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)] if count else rows
     found = []
     reasons = []
