@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_vision.annotations import kind_of, spelled, suggestion
@@ -17,12 +17,14 @@ from lightning_vision.unknown import HYDRA_KEYS, SETTINGS, chosen, no_settings, 
 NEEDED = ("data", "preprocessing", "encoder", "neck", "decoder", "loss", "optimizer", "trainer")
 
 
-def check(cfg: Any, choices: Mapping[str, Any] | None = None) -> None:
+def check(cfg: Any, choices: Mapping[str, Any] | None = None, typed: Sequence[str] = ()) -> None:
     """Hold every key and value of a composed config against the constructor that it goes to.
 
     Args:
         cfg: The composed config, with or without Hydra's own node.
         choices: The option of each group, for the messages; by default what Hydra composed last.
+        typed: What the user typed, words or keys: these parts are looked at first, since each costs the reading of its
+            source files, and a mistake is most likely there.
 
     Raises:
         ConfigError: A name or a value is wrong; the message ends with an override that works.
@@ -30,9 +32,10 @@ def check(cfg: Any, choices: Mapping[str, Any] | None = None) -> None:
     root = plain(cfg)
     choices = chosen() if choices is None else choices
     _check_root(root, choices)
-    for key, node in root.items():
-        if isinstance(node, dict):
-            _check_node(key, node, root, choices)
+    first = {word.lstrip("+~").partition("=")[0].partition(".")[0] for word in typed}
+    for key in sorted(root, key=lambda key: key not in first):
+        if isinstance(root[key], dict):
+            _check_node(key, root[key], root, choices)
 
 
 def plain(cfg: Any, resolve: bool = True) -> dict[str, Any]:

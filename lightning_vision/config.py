@@ -106,7 +106,7 @@ def composed(words: Sequence[str], values: Mapping[str, Any] | None = None, name
         cfg = _without_hydra(full)
     for key, value in (values or {}).items():
         _set(cfg, key, value)
-    check(cfg, choices)
+    check(cfg, choices, [*words, *(values or {})])
     return cfg
 
 

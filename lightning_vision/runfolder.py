@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from lightning_vision.errors import CheckpointError, DataError, listed
+from lightning_vision.errors import CheckpointError, ConfigError, DataError, listed
 from lightning_vision.overrides import override
 
 if TYPE_CHECKING:
@@ -44,8 +44,17 @@ def start(folder: Path, plan: Plan) -> None:
     """Create the folder and write the resolved config, each decision with its reason.
 
     Raises:
+        ConfigError: The folder holds the checkpoints of another run.
         DataError: The folder cannot be written.
     """
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.is_file() and plan.config["checkpoint"] is None:
+        raise ConfigError(
+            "The run folder holds another run, whose checkpoints would be lost.",
+            given=f"output_dir={folder}",
+            expected="a new folder, or the checkpoint to go on from",
+            override=[override("output_dir", f"{folder}-2"), override("checkpoint", str(last))],
+        )
     lines = ["# The resolved config of this run.", *(f"# {key}: {why}" for key, why in plan.reasons.items())]
     text = yaml.safe_dump(plan.config, sort_keys=False, allow_unicode=True)
     try:

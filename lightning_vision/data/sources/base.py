@@ -142,7 +142,11 @@ def _split(
     raw: RawSamples, label: npt.NDArray[np.int32] | None, settings: TargetSettings, seed: int, problems: Problems
 ) -> npt.NDArray[np.uint8]:
     if raw.split is None:
-        return split_by_fraction(list(raw.name), label, settings.val_fraction, settings.test_fraction, seed)
+        split = split_by_fraction(list(raw.name), label, settings.val_fraction, settings.test_fraction, seed)
+        if settings.val_fraction or settings.test_fraction:
+            train, val, test = np.bincount(split, minlength=3).tolist()
+            problems.note(f"the data are not split, so the seed {seed} drew {train} train, {val} val, {test} test")
+        return split
     counts = np.bincount(raw.split, minlength=3)
     if counts[0] >= 2 and not counts[1] and settings.val_fraction > 0:
         # Every fit needs a val split; a held-out test split is the user's own decision.
