@@ -18,9 +18,9 @@ class AdapterSpec:
         type: ``lora``.
         r: Rank of the additions.
         alpha: The additions are scaled by ``alpha / r``.
-        dropout: Dropout in front of the additions, in [0, 1).
-        target_modules: Names (or their last parts) of the layers that get one. None: all linear layers, or, in a
-            network with fewer than two of them, all convolutions without groups.
+        dropout: Dropout in front of the additions, in [0, 1); not where attention reads the weights past the layer.
+        target_modules: Names (or their last parts) of the layers that get one. None: all linear layers, and, where
+            convolutions without groups outnumber them, those too.
     """
 
     type: str = "lora"
@@ -76,6 +76,8 @@ def attach_adapter(encoder: nn.Module, spec: AdapterSpec) -> None:
             given="encoder.adapter",
             override=["pip install lightning_vision[peft]", "encoder.adapter=null"],
         ) from error
+    from lightning_vision.encoders.lora import show_additions
+
     targets = list(spec.target_modules) if spec.target_modules else default_targets(encoder)
     if not targets:
         raise ConfigError("The encoder has no layer that an adapter could change.", override="encoder.adapter=null")
@@ -86,14 +88,17 @@ def attach_adapter(encoder: nn.Module, spec: AdapterSpec) -> None:
         raise ConfigError(
             f"The adapter does not fit the encoder: {error}", given=f"target_modules={targets}"
         ) from error
+    show_additions(encoder)
     for name, parameter in encoder.named_parameters():
         parameter.requires_grad_("lora_" in name)
     encoder.train(encoder.training)
 
 
 def default_targets(encoder: nn.Module) -> list[str]:
-    """Return the full names of the layers to adapt: linear ones, in a convolutional network its plain convolutions."""
+    """Return the full names of the layers to adapt: linear ones, in a convolutional network its plain convolutions too.
+
+    The few linear layers of a convolutional network are its classifier, which the maps do not pass.
+    """
     linear = [name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)]
-    if len(linear) >= 2:
-        return linear
-    return linear + [n for n, m in encoder.named_modules() if isinstance(m, nn.Conv2d) and m.groups == 1]
+    convolutions = [n for n, m in encoder.named_modules() if isinstance(m, nn.Conv2d) and m.groups == 1]
+    return linear if len(linear) >= len(convolutions) else linear + convolutions

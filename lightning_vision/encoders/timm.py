@@ -6,42 +6,58 @@ import difflib
 import json
 import math
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import timm
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from timm.data import ImageNetInfo, infer_imagenet_subset
+from timm.models import filter_pretrained_cfg, load_model_config_from_hf, model_entrypoint
+from torch import Tensor, nn
 
-from lightning_vision.encoders.base import Encoder
+from lightning_vision.encoders.base import Encoder, pad_to_multiple
 from lightning_vision.encoders.conv_block import pair
+from lightning_vision.encoders.fixed_size import resize_image, resize_maps
 from lightning_vision.encoders.hub import offline_if_unreachable
 from lightning_vision.encoders.maps import fit_to_centre
-from lightning_vision.encoders.weights import adapt_conv_weight, cannot_load, load_strict, without_modules
+from lightning_vision.encoders.timm_families import UNPUBLISHED, check_family
+from lightning_vision.encoders.weights import adapt_conv_weight, cannot_load, load_strict
 from lightning_vision.errors import ConfigError, listed, nearest
-from lightning_vision.types import IMAGENET_STATS, FeatureInfo, PixelStats
+from lightning_vision.types import IMAGENET_STATS, FeatureInfo, OptionsFrom, PixelStats
 
 # Maps that a one-scale model (ViT) returns, from evenly spread depths.
 DEPTHS = 4
 # How models that are built for one size are told to take any; the first that a model knows is used.
 ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+# Their final norm belongs to the classifier: timm returns maps without it only.
+NORM_IN_HEAD = ("Hiera", "HieraDet")
+# What timm itself says about the weights of a model; in model_kwargs it wins over what timm says.
+OVERLAY = "pretrained_cfg_overlay"
+# Names that are no model of timm, but a place where one was saved with timm.
+HUB, FOLDER = "hf-hub:", "local-dir:"
 
 
 class TimmEncoder(Encoder):
     """A model of timm without its classifier.
 
-    Hierarchical models return the map of every stage; plain vision transformers return four maps of one stride, from
-    evenly spread depths and behind the final norm. The embedding is what the model's last linear layer sees. Pixels are
-    normalised with the statistics of the pretrained weights, with random weights too.
+    Hierarchical models return the map of every stage, the last behind the final norm; plain vision transformers return
+    four maps of one stride, from evenly spread depths and each behind the final norm. The embedding is what the model
+    returns without its classifier: the input of its last linear layer, or of the whole classifier where it has several
+    layers (CAFormer, ConvFormer). Pixels are normalised with the statistics of the pretrained weights, with random
+    weights too.
 
     Sizes: models that need a multiple of their stride or patch are padded; position embeddings are interpolated. The
-    few models whose layers are tied to one size get the image resized to it, and their maps resized back.
+    few models whose layers are tied to one size get the image resized to it, and their maps resized back;
+    ``model_kwargs={img_size: 448}`` builds most of them for another size.
 
     Args:
-        model_name: Name in timm, with or without the tag of its weights: ``caformer_s18.sail_in22k_ft_in1k``.
-        model_kwargs: Further arguments of ``timm.create_model``, such as ``{drop_path_rate: 0.1}``.
+        family: Family of models, a key of ``timm_families.FAMILIES``, to which ``model_name`` must belong. None: any.
+        model_name: Name in timm, with or without the tag of its weights: ``caformer_s18.sail_in22k_ft_in1k``; or
+            ``hf-hub:OWNER/NAME`` or ``local-dir:FOLDER`` for what was published in timm's format.
+        model_kwargs: Further arguments of ``timm.create_model``, such as ``{drop_path_rate: 0.1}``; those that define
+            the architecture too, such as ``{depths: [1, 1, 1, 1]}``.
         num_channels: Channels of the images. None: 3. Otherwise the first convolution is adapted: one channel gets the
             sum of its RGB kernels, more channels get them repeated and scaled by 3 / num_channels.
         use_pretrained: Load the pretrained weights (or those of ``weights``); false: random weights.
@@ -53,14 +69,18 @@ class TimmEncoder(Encoder):
         trainable: False freezes the encoder.
         skip: Leave the encoder out: the image itself is the only map.
         adapter: None, ``lora`` or ``{type: lora, r: 8, alpha: 16, dropout: 0.0}``.
+        keep_head: Keep the classifier, for ``classify``.
 
     Raises:
         ConfigError: If there is no such model or argument, or if the weights do not exist or do not fit.
     """
 
+    injected: ClassVar[tuple[str, ...]] = ("keep_head",)
+
     def __init__(
         self,
-        model_name: str,
+        family: Annotated[str, OptionsFrom("lightning_vision.encoders.timm_families.families")] | None,
+        model_name: Annotated[str, OptionsFrom("lightning_vision.encoders.timm_families.model_names")],
         model_kwargs: dict[str, Any] | None = None,
         num_channels: int | None = None,
         use_pretrained: bool = True,
@@ -70,53 +90,79 @@ class TimmEncoder(Encoder):
         trainable: bool = True,
         skip: bool = False,
         adapter: str | dict[str, Any] | None = None,
+        keep_head: bool = False,
     ) -> None:
         super().__init__(num_channels, trainable, skip, adapter, use_pretrained, saved_weights_in_checkpoint, weights)
         if self.skip:
             return
-        check_name(model_name)
+        if family is not None:
+            check_family(family, model_name)
+        if use_pretrained and weights is None and model_name.startswith(FOLDER):
+            weights = model_name.removeprefix(FOLDER)
         download = use_pretrained and weights is None
-        kwargs = {**(model_kwargs or {}), "in_chans": self.num_channels, "num_classes": 0}
-        self.model: Any = _create(model_name, download, model_cache_dir, kwargs)
-        self._cfg: dict[str, Any] = dict(self.model.pretrained_cfg)
-        if model_kwargs and "img_size" in model_kwargs:
-            self._cfg["input_size"] = (3, *pair(model_kwargs["img_size"], "encoder.model_kwargs.img_size"))
+        name, cfg, arguments = _describe(model_name, weights, download, model_cache_dir)
+        self._keep_head = keep_head
+        self._arguments: dict[str, Any] = {**arguments, **(model_kwargs or {})}
+        extra = {"in_chans": self.num_channels} | ({} if keep_head else {"num_classes": 0})
+        self.model: Any = _create(name, download, model_cache_dir, {OVERLAY: cfg, **self._arguments, **extra})
+        _forget_biases(self.model)
+        # What timm and a hub say about the weights and their images; with it a checkpoint needs neither.
+        self._cfg: dict[str, Any] = filter_pretrained_cfg(self.model.pretrained_cfg, remove_source=True)
+        if "img_size" in self._arguments:
+            self._cfg["input_size"] = (3, *pair(self._arguments["img_size"], "encoder.model_kwargs.img_size"))
         if weights is not None:
-            self._cfg |= _folder_config(Path(weights).expanduser(), model_name)
             self.load_local_weights(weights)
         elif download:
-            self.weights_origin = f"timm {self._cfg.get('architecture', model_name)}.{self._cfg.get('tag', '')}".rstrip(
-                "."
-            )
+            tag = self._cfg.get("tag")
+            self.weights_origin = f"timm {self._cfg['architecture']}{f'.{tag}' if tag else ''}"
+        if keep_head:
+            self.head_classes = _class_names(self._cfg, self.model.num_classes, model_name)
         mean, std = self._cfg.get("mean"), self._cfg.get("std")
         stats = PixelStats(tuple(mean), tuple(std)) if mean and std else IMAGENET_STATS
         self.pixel_stats = stats.for_channels(self.num_channels)
         self._indices: list[int] | None = None
-        self._one_scale = False
         self._fixed_size: tuple[int, int] | None = None
         self._least = 1
         self.info = self._probe(model_name)
         self.finish()
 
     def rebuild_kwargs(self) -> dict[str, Any]:
-        """Return the overrides that build this architecture without weights."""
-        return {"use_pretrained": False, "weights": None, "num_channels": self.num_channels}
+        """Return the overrides that build this architecture without weights, whatever a hub or timm says by then."""
+        if self.skip:
+            return {}
+        return {
+            "model_name": self._cfg["architecture"],
+            "model_kwargs": {**self._arguments, OVERLAY: self._cfg},
+            "num_channels": self.num_channels,
+            "use_pretrained": False,
+            "weights": None,
+        }
 
     def load_pretrained_state(self, state: dict[str, Tensor], origin: str) -> None:
-        """Load weights as timm publishes them, with or without the classifier."""
-        state = without_modules(state, _names(self._cfg.get("classifier")))
+        """Load weights as timm publishes them; their classifier may be missing where it is not kept."""
+        state = dict(state)
+        classifier = _names(self._cfg.get("classifier"))
+        weight = next((state[k] for c in classifier if (k := f"{c}.weight") in state), None)
+        if self._keep_head and weight is not None:
+            self._cfg["num_classes"] = len(weight)
+            if len(weight) != self.model.num_classes:
+                self.model.reset_classifier(len(weight))
         for name in _names(self._cfg.get("first_conv")):
             weight = state.get(f"{name}.weight")
             if weight is not None and weight.ndim == 4:
                 state[f"{name}.weight"] = adapt_conv_weight(weight, self.num_channels)
         own = {k: v.shape for k, v in self.model.state_dict().items()}
-        if {k: v.shape for k, v in state.items()} != own:
+        # A classifier may be more than its last layer.
+        heads = () if self._keep_head else tuple(f"{c.partition('.')[0]}." for c in classifier)
+        fitting = {k: v for k, v in state.items() if k in own or not k.startswith(heads)}
+        if {k: v.shape for k, v in fitting.items()} != own:
             # Older layouts and other image sizes: each of timm's model files has the function that converts them.
             module = sys.modules[type(self.model).__module__]
             convert = getattr(module, "checkpoint_filter_fn", None)
             if convert is not None:
                 state = convert(state, self.model)
-        load_strict(self.model, state, origin)
+                fitting = {k: v for k, v in state.items() if k in own or not k.startswith(heads)}
+        load_strict(self.model, fitting, origin)
 
     def embed_features(self, x: Tensor) -> Tensor:
         """Return the input of the model's last linear layer."""
@@ -125,31 +171,31 @@ class TimmEncoder(Encoder):
 
     def pyramid_features(self, x: Tensor) -> list[Tensor]:
         """Return the map of each stage, or of four depths."""
-        sized = self._sized(x)
-        maps = self._intermediates(sized)
-        height, width = x.shape[-2:]
-        if self._fixed_size is None:
-            cells = [(-(-sized.shape[-2] // s), -(-sized.shape[-1] // s)) for s in self.info.strides]
-            return [fit_to_centre(m, size) for m, size in zip(maps, cells, strict=True)]
-        return [
-            F.interpolate(m, (-(-height // s), -(-width // s)), mode="bilinear", align_corners=False)
-            for m, s in zip(maps, self.info.strides, strict=True)
-        ]
+        if self._fixed_size is not None:
+            x = pad_to_multiple(x, max(self.info.strides))
+            return resize_maps(self._intermediates(self._sized(x)), self.info.strides, (x.shape[-2], x.shape[-1]))
+        x = self._sized(x)
+        cells = [(-(-x.shape[-2] // s), -(-x.shape[-1] // s)) for s in self.info.strides]
+        return [fit_to_centre(m, size) for m, size in zip(self._intermediates(x), cells, strict=True)]
+
+    def classify_features(self, x: Tensor) -> Tensor:
+        """Return the logits of the model's own classifier."""
+        logits: Tensor = self.model(self._sized(x))
+        return logits
 
     def _intermediates(self, x: Tensor) -> list[Tensor]:
+        norm = type(self.model).__name__ not in NORM_IN_HEAD
         maps: list[Tensor] = self.model.forward_intermediates(
-            x, indices=self._indices, norm=self._one_scale, stop_early=True, intermediates_only=True
+            x, indices=self._indices, norm=norm, stop_early=True, intermediates_only=True
         )
         return maps
 
     def _sized(self, x: Tensor) -> Tensor:
         """Resize for a model that is tied to one size, pad for one that has a smallest size."""
         if self._fixed_size is not None:
-            if self._fixed_size == x.shape[-2:]:
-                return x
-            return F.interpolate(x, self._fixed_size, mode="bilinear", align_corners=False, antialias=True)
+            return resize_image(x, self._fixed_size)
         bottom, right = max(0, self._least - x.shape[-2]), max(0, self._least - x.shape[-1])
-        return F.pad(x, (0, right, 0, bottom)) if bottom or right else x
+        return nn.functional.pad(x, (0, right, 0, bottom)) if bottom or right else x
 
     @torch.no_grad()
     def _probe(self, model_name: str) -> FeatureInfo:
@@ -161,14 +207,14 @@ class TimmEncoder(Encoder):
         stages = self.model.feature_info
         strides = [f["reduction"] for f in (stages if isinstance(stages, list) else stages.info)]
         coarsest = max(strides)
-        self._one_scale = len(set(strides)) == 1
-        if self._one_scale:
+        one_scale = len(set(strides)) == 1
+        if one_scale:
             count = len(strides)
             self._indices = sorted({math.ceil((i + 1) * count / DEPTHS) - 1 for i in range(DEPTHS)})
             strides = [strides[i] for i in self._indices]
         side = 2 * coarsest
         maps = self._try(side)
-        if maps is None:
+        if maps is None or self._try(side + coarsest) is None:
             # Too small for its valid convolutions, or tied to one size by its windows or token mixing.
             native = tuple(self._cfg.get("input_size", (3, 224, 224))[-2:])
             side = -(-max(native) // coarsest) * coarsest + coarsest
@@ -179,11 +225,10 @@ class TimmEncoder(Encoder):
             else:
                 self._fixed_size = native
                 maps = self._intermediates(torch.zeros(1, self.num_channels, *native))
-        self.multiple = coarsest
-        if self._fixed_size is None and not self._one_scale:
-            odd = self._try(side + 1)
-            if odd and all(m.shape[-1] == -(-(side + 1) // s) for m, s in zip(odd, strides, strict=True)):
-                self.multiple = 1
+        if self._fixed_size is None:
+            odd = None if one_scale else self._try(side + 1)
+            takes_any = odd and all(m.shape[-1] == -(-(side + 1) // s) for m, s in zip(odd, strides, strict=True))
+            self.multiple = 1 if takes_any else coarsest
         embed_dim = self.embed_features(torch.zeros(1, self.num_channels, side, side)).shape[1]
         self.train(mode)
         return FeatureInfo(tuple(m.shape[1] for m in maps), tuple(strides), embed_dim)
@@ -195,16 +240,16 @@ class TimmEncoder(Encoder):
             return None
 
 
-def check_name(model_name: str) -> None:
-    """Check that timm has a model of this name, with this tag of weights if one is named.
+def find_model(model_name: str, download: bool) -> str:
+    """Return the name under which timm builds a model.
 
-    Names of repositories (``hf-hub:...``) and folders (``local-dir:...``) are left to timm.
+    Args:
+        model_name: Name in timm, with or without the tag of its weights.
+        download: Whether the weights of that tag are needed.
 
     Raises:
-        ConfigError: With the nearest names.
+        ConfigError: timm has no such model, or no weights with this tag; with the nearest names.
     """
-    if ":" in model_name:
-        return
     architecture, _, tag = model_name.partition(".")
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=5, cutoff=0.5)
@@ -214,26 +259,39 @@ def check_name(model_name: str) -> None:
             expected=f"a name of timm.list_models(){', such as ' + listed(near) if near else ''}",
             nearest=near[0] if near else None,
         )
-    tags = [n.partition(".")[2] for n in timm.list_models(f"{architecture}.*", pretrained=True)]
-    if tag and tag not in tags:
-        raise ConfigError(
-            f"{architecture} has no weights with this tag.",
-            given=f"encoder.model_name={model_name}",
-            expected=listed(f"{architecture}.{t}" for t in tags) if tags else f"{architecture}",
-            nearest=nearest(model_name, [f"{architecture}.{t}" for t in tags]),
-        )
+    tagged = timm.list_models(f"{architecture}.*", pretrained=True)
+    if not tag or model_name in tagged:
+        return model_name
+    if model_name in UNPUBLISHED and not download:
+        return architecture
+    near_tag = nearest(model_name, tagged)
+    raise ConfigError(
+        f"{architecture} has no weights with this tag.",
+        given=f"encoder.model_name={model_name}",
+        expected=listed(tagged) if tagged else f"{architecture} with encoder.use_pretrained=false",
+        nearest=near_tag,
+        override=f"encoder.model_name={near_tag}" if near_tag else None,
+    )
 
 
 def _create(model_name: str, download: bool, cache_dir: str | None, kwargs: dict[str, Any]) -> Any:
     for size in ANY_SIZE:
+        arguments = {**size, **kwargs}
         try:
             with offline_if_unreachable() if download else nullcontext():
-                model = timm.create_model(model_name, pretrained=download, cache_dir=cache_dir, **{**size, **kwargs})
+                try:
+                    return timm.create_model(model_name, pretrained=download, cache_dir=cache_dir, **arguments)
+                except TypeError as error:
+                    if "multiple values" not in str(error):
+                        raise
+                    with _winning(model_name, arguments):
+                        return timm.create_model(model_name, pretrained=download, cache_dir=cache_dir)
         except TypeError as error:
             if any(key in str(error) for key in size):
                 continue
+            own = {k: v for k, v in kwargs.items() if k not in (OVERLAY, "in_chans", "num_classes")}
             raise ConfigError(
-                f"The model does not take these arguments: {error}", given=f"encoder.model_kwargs={kwargs}"
+                f"The model does not take these arguments: {error}", given=f"encoder.model_kwargs={own}"
             ) from error
         except (OSError, RuntimeError, ValueError) as error:
             if not download:
@@ -241,26 +299,118 @@ def _create(model_name: str, download: bool, cache_dir: str | None, kwargs: dict
             raise cannot_load(
                 f"timm {model_name}", error, ["encoder.weights=FILE", "encoder.use_pretrained=false"]
             ) from error
-        return model
     raise AssertionError("the last of ANY_SIZE adds no argument")
+
+
+@contextmanager
+def _winning(model_name: str, arguments: Mapping[str, Any]) -> Iterator[None]:
+    """Let arguments win over those that timm's function for a model fixes itself, such as the depths of a caformer."""
+    module: Any = sys.modules[model_entrypoint(model_name.partition(".")[0]).__module__]
+    build = module.build_model_with_cfg
+
+    def build_with(model_cls: Any, variant: str, pretrained: bool, **fixed: Any) -> Any:
+        return build(model_cls, variant, pretrained, **{**fixed, **arguments})
+
+    module.build_model_with_cfg = build_with
+    try:
+        yield
+    finally:
+        module.build_model_with_cfg = build
+
+
+def _forget_biases(model: nn.Module) -> None:
+    """Let no attention keep its gathered biases from one call to the next.
+
+    In eval mode some models (LeViT, EfficientFormer, TinyViT) would use them after other weights were loaded, and could
+    not be copied because of the graph that hangs on them.
+    """
+
+    def forget(module: nn.Module, inputs: Any, output: Any) -> None:
+        module.attention_bias_cache = {}  # type: ignore[assignment]
+
+    for module in model.modules():
+        if hasattr(module, "attention_bias_cache"):
+            module.register_forward_hook(forget)
+
+
+def _class_names(cfg: Mapping[str, Any], count: int, model_name: str) -> tuple[str, ...]:
+    """Name the classes of a classifier: as its config does, as ImageNet does, or by number."""
+    if count < 1:
+        raise ConfigError(
+            "These weights have no classifier.",
+            given=f"encoder.model_name={model_name}",
+            override="decoder=classifier",
+        )
+    subset = infer_imagenet_subset({"num_classes": count})
+    if cfg.get("label_names"):
+        labels = list(cfg["label_names"])
+        described = cfg.get("label_descriptions") or {}
+        names = [described.get(label, label) for label in labels]
+    elif subset is not None:
+        info = ImageNetInfo(subset)
+        labels, names = list(info.label_names()), list(info.label_descriptions())
+    else:
+        labels = names = [str(i) for i in range(count)]
+    # Both the bird and the machine are called crane.
+    return tuple(
+        f"{name} ({label})" if names.count(name) > 1 else name for name, label in zip(names, labels, strict=True)
+    )
 
 
 def _names(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return () if value is None else (value,) if isinstance(value, str) else tuple(value)
 
 
-def _folder_config(folder: Path, model_name: str) -> dict[str, Any]:
-    """Read what a copy of a hub folder says about its weights; a plain file says nothing."""
-    file = folder / "config.json"
-    if not file.is_file():
-        return {}
+def _describe(
+    model_name: str, weights: str | None, download: bool, cache_dir: str | None
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Return the name under which timm builds a model, what is said about its weights, and its own arguments."""
+    if model_name.startswith(HUB):
+        architecture, cfg, arguments = _hub_config(model_name.removeprefix(HUB), cache_dir)
+    elif model_name.startswith(FOLDER):
+        architecture, cfg, arguments = _folder_config(model_name.removeprefix(FOLDER), None)
+    else:
+        return _folder_config(weights, find_model(model_name, download))
+    return find_model(architecture, False), cfg, arguments
+
+
+def _hub_config(name: str, cache_dir: str | None) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Read what a repository says: the architecture, its weights, and the arguments that it was built with."""
+    try:
+        with offline_if_unreachable():
+            cfg, architecture, arguments = load_model_config_from_hf(name, cache_dir=cache_dir)
+    except (OSError, ValueError) as error:  # no network, no such repository, no config.json
+        raise cannot_load(f"timm hf-hub:{name}", error, ["encoder.model_name=local-dir:FOLDER"]) from error
+    # Not those of timm's own weights of this architecture.
+    return architecture, {"hf_hub_filename": None, "custom_load": False, **cfg}, dict(arguments or {})
+
+
+def _folder_config(folder: str | None, model_name: str | None) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Read the same from a copy of a repository; a plain file of weights says nothing.
+
+    Args:
+        folder: Folder or file.
+        model_name: What the weights must be of. None: whatever the folder says.
+    """
+    file = None if folder is None else Path(folder).expanduser() / "config.json"
+    if file is None or not file.is_file():
+        if model_name is None:
+            raise ConfigError(
+                "The folder says not what model it holds.",
+                given=f"encoder.model_name=local-dir:{folder}",
+                expected="a folder with config.json, as timm saves it",
+                override=f"encoder.model_name=NAME encoder.weights={folder}",
+            )
+        return model_name, {}, {}
     config = json.loads(file.read_text(encoding="utf-8"))
     architecture = config.get("architecture", "")
-    if architecture and architecture != model_name.partition(".")[0] and ":" not in model_name:
+    if model_name is not None and architecture not in ("", model_name.partition(".")[0]):
         raise ConfigError(
             "The folder holds the weights of another model.",
-            given=f"{folder}: {architecture}",
+            given=f"{file.parent}: {architecture}",
             expected=model_name,
             override=f"encoder.model_name={architecture}",
         )
-    return {**config.get("pretrained_cfg", {})}
+    beside = {k: config[k] for k in ("num_classes", "label_names", "label_descriptions") if k in config}
+    cfg = filter_pretrained_cfg({**config.get("pretrained_cfg", {}), **beside}, remove_source=True)
+    return model_name or architecture, cfg, dict(config.get("model_args", {}))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision import models
 
 from lightning_vision.encoders.base import Encoder
-from lightning_vision.encoders.torchvision_families import find_builder, find_family
+from lightning_vision.encoders.maps import fit_to_centre
+from lightning_vision.encoders.torchvision_families import find_model
+from lightning_vision.encoders.torchvision_maxvit import MaxVit
+from lightning_vision.encoders.torchvision_stages import Stages
+from lightning_vision.encoders.torchvision_vit import VisionTransformer
 from lightning_vision.encoders.weights import (
     adapt_conv_weight,
     adapt_first_conv,
@@ -21,12 +23,20 @@ from lightning_vision.encoders.weights import (
 )
 from lightning_vision.types import IMAGENET_STATS, FeatureInfo, OptionsFrom, PixelStats
 
+# How the modules of a model are run.
+TRUNKS: dict[str, type[Stages]] = {"stages": Stages, "maxvit": MaxVit, "vit": VisionTransformer}
+
 
 class TorchvisionEncoder(Encoder):
     """A model of ``torchvision.models`` without its classifier, with a feature map at every stage.
 
-    The embedding is what the model's last linear layer sees. The weights are TorchVision's ``DEFAULT`` ones, and pixels
-    are normalised with the statistics that belong to them, with random weights too.
+    The embedding is what the model's last linear layer sees (SqueezeNet, whose last layer is a convolution: the average
+    of what that sees). Vision transformers return four maps of one stride. The weights are TorchVision's ``DEFAULT``
+    ones, and pixels are normalised with the statistics that belong to them, with random weights too.
+
+    Sizes: images are padded to the multiple that the model needs; what is learned for each position is interpolated.
+    Maps of models that lose the border (convolutions and poolings without padding) are extended by repeating it, so
+    that cells lie where their stride says.
 
     Args:
         family: Family of models, a key of ``torchvision_families.FAMILIES``.
@@ -41,10 +51,13 @@ class TorchvisionEncoder(Encoder):
         trainable: False freezes the encoder.
         skip: Leave the encoder out: the image itself is the only map.
         adapter: None, ``lora`` or ``{type: lora, r: 8, alpha: 16, dropout: 0.0}``.
+        keep_head: Keep the classifier, for ``classify``.
 
     Raises:
         ConfigError: If the family, the variant or the weights do not exist or do not fit.
     """
+
+    injected: ClassVar[tuple[str, ...]] = ("keep_head",)
 
     def __init__(
         self,
@@ -58,19 +71,20 @@ class TorchvisionEncoder(Encoder):
         trainable: bool = True,
         skip: bool = False,
         adapter: str | dict[str, Any] | None = None,
+        keep_head: bool = False,
     ) -> None:
         super().__init__(num_channels, trainable, skip, adapter, use_pretrained, saved_weights_in_checkpoint, weights)
-        self._family = find_family(family)
-        builder = find_builder(family, model_variant)
-        default = models.get_model_weights(builder)["DEFAULT"]
+        self._spec = spec = find_model(family, model_variant)
         if self.skip:
             return
-        self.model = models.get_model(builder, weights=None, **self._family.build)
-        for name in self._family.head:
-            delattr(self.model, name)
-        self.pixel_stats = _stats(default).for_channels(self.num_channels)
-        self.min_size = (self._family.min_size, self._family.min_size)
-        adapt_first_conv(self.model, self._family.first_conv, self.num_channels, pretrained=False)
+        default = models.get_model_weights(spec.builder)["DEFAULT"]
+        self.model = TRUNKS[spec.trunk](models.get_model(spec.builder, weights=None, **spec.build), spec, keep_head)
+        if keep_head:
+            self.head_classes = tuple(default.meta["categories"])
+        self.pixel_stats = (spec.stats or _stats(default)).for_channels(self.num_channels)
+        self.multiple = spec.multiple
+        self.min_size = (spec.min_size, spec.min_size)
+        adapt_first_conv(self.model, spec.first_conv, self.num_channels, pretrained=False)
         if weights is not None:
             self.load_local_weights(weights)
         elif use_pretrained:
@@ -85,50 +99,37 @@ class TorchvisionEncoder(Encoder):
 
     def load_pretrained_state(self, state: dict[str, Tensor], origin: str) -> None:
         """Load weights in TorchVision's layout, with or without the classifier."""
-        state = without_modules(state, self._family.head)
-        first = f"{self._family.first_conv}.weight"
+        head = () if self.head_classes else self._spec.head
+        state = self.model.convert(without_modules(state, (*self._spec.dropped, *head)))
+        first = f"{self._spec.first_conv}.weight"
         if first in state and state[first].ndim == 4:
             state[first] = adapt_conv_weight(state[first], self.num_channels)
         load_strict(self.model, state, origin)
 
     def embed_features(self, x: Tensor) -> Tensor:
-        """Run all stages, pool, and go on to the input of the last linear layer."""
-        return self._pool(self.pyramid_features(x)[-1])
+        """Return the input of the model's last linear layer."""
+        return self.model.embed(x)
 
     def pyramid_features(self, x: Tensor) -> list[Tensor]:
-        """Run all stages and keep the map behind each."""
-        maps = []
-        for stage in self._family.stages:
-            for module in self._modules_of(stage):
-                x = module(x)
-            maps.append(x)
-        return maps
+        """Return the map behind each stage."""
+        return [
+            fit_to_centre(m, (-(-x.shape[-2] // s), -(-x.shape[-1] // s)))
+            for m, s in zip(self.model.pyramid(x), self._spec.strides, strict=True)
+        ]
 
-    def _pool(self, x: Tensor) -> Tensor:
-        x = x.mean((2, 3), keepdim=True)
-        for module in self._modules_of(self._family.embed):
-            x = module(x)
-        return x.flatten(1)
-
-    def _modules_of(self, names: tuple[str, ...]) -> Iterator[nn.Module]:
-        # Looked up on each call: adapters replace modules, and copies of the encoder must use their own.
-        for name in names:
-            match = re.fullmatch(r"(.+)\[(\d+):(\d+)\]", name)
-            if match is None:
-                yield self.model.get_submodule(name)
-            else:
-                sequence = list(self.model.get_submodule(match[1]).children())
-                yield from sequence[int(match[2]) : int(match[3])]
+    def classify_features(self, x: Tensor) -> Tensor:
+        """Return the logits of the model's own classifier."""
+        return self.model.classify(x)
 
     @torch.no_grad()
     def _probe(self) -> FeatureInfo:
+        """Find out the channels, by running the model on a small image."""
         mode = self.training
         self.train(False)
-        side = max(self._family.min_size, 32)
-        maps = self.pyramid_features(torch.zeros(1, self.num_channels, side, side))
-        embed_dim = self._pool(maps[-1]).shape[1]
+        image = torch.zeros(1, self.num_channels, *(max(side, 32) for side in self.min_size))
+        maps, embedding = self.model.pyramid(image), self.model.embed(image)
         self.train(mode)
-        return FeatureInfo(tuple(m.shape[1] for m in maps), self._family.strides, embed_dim)
+        return FeatureInfo(tuple(m.shape[1] for m in maps), self._spec.strides, embedding.shape[1])
 
 
 def _stats(weights: models.WeightsEnum) -> PixelStats:

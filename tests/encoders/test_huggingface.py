@@ -107,13 +107,20 @@ def test_a_folder_gives_the_architecture_without_its_weights(folder: Path) -> No
     assert encoder.weights_origin == "random"
 
 
-def test_known_names_are_built_as_published() -> None:
-    with torch.device("meta"):
-        for name, arguments in FAMILIES["dinov2"].architectures.items():
-            model = Dinov2Model(Dinov2Config(**arguments))
-            millions = sum(p.numel() for p in model.parameters()) / 1e6
-            published = {"small": 22, "base": 86, "large": 304, "giant": 1136}[name.rpartition("-")[2]]
-            assert millions == pytest.approx(published, rel=0.01)
+@pytest.mark.parametrize("size", ["small", "base", "large", "giant"])
+def test_every_documented_size_reloads_without_a_network(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_vision.encoders.hub.reachable", lambda: pytest.fail("asked for a network"))
+    name = f"facebook/dinov2-{size}"
+    # The widths of the variant, with few of its layers.
+    whole = FAMILIES["dinov2"].architectures
+    monkeypatch.setitem(whole, name, {**whole[name], "num_hidden_layers": 1, "image_size": 28})
+    encoder = dinov2(name, use_pretrained=False, num_channels=4).eval()
+    assert encoder.info.embed_dim == {"small": 384, "base": 768, "large": 1024, "giant": 1536}[size]
+    kwargs = json.loads(json.dumps(encoder.rebuild_kwargs()))
+    again = dinov2("facebook/dinov2-base", **kwargs).eval()
+    again.load_state_dict(encoder.state_dict())
+    x = torch.randn(1, 4, 30, 30)
+    assert torch.equal(again.embed(x), encoder.embed(x))
 
 
 @pytest.mark.parametrize(
@@ -121,6 +128,10 @@ def test_known_names_are_built_as_published() -> None:
     [
         ({"name": "nobody/nothing"}, "encoder.pretrained_model_name_or_path=FOLDER"),
         ({"name": "nobody/nothing"}, "encoder.use_pretrained=false"),
+        ({"name": "facebook/dinov2-smal", "use_pretrained": False}, "did you mean: facebook/dinov2-small"),
+        ({"name": "x", "use_pretrained": False, "model_config": {**TINY, "hidden_act": "geluu"}}, "cannot be built"),
+        ({"name": "x", "use_pretrained": False, "model_config": {"hidden_size": "a"}}, "does not take these arguments"),
+        ({"name": "x", "use_pretrained": False, "model_config": {"model_type": "resnett"}}, "did you mean: resnet"),
         ({"name": "nobody/nothing", "use_pretrained": False}, "facebook/dinov2-base"),
         ({"name": "x", "use_pretrained": False, "model_config": {"hidden_sise": 3}}, "did you mean: hidden_size"),
         ({"name": "x", "model_config": TINY}, "encoder.model_config=null"),
@@ -132,6 +143,16 @@ def test_what_cannot_be_built_is_refused(
     monkeypatch.setattr("lightning_vision.encoders.hub.reachable", lambda: False)
     with pytest.raises(ConfigError, match=message):
         dinov2(**arguments)
+
+
+def test_a_deeper_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(
+        json.dumps({**config, "num_hidden_layers": 7, "out_features": None, "out_indices": None})
+    )
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    with pytest.raises(ConfigError, match=r"missing: none; unexpected: dinov2\.encoder\.layer\.7"):
+        dinov2(tmp_path)
 
 
 def test_weights_of_another_model_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -9,7 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from lightning_vision.checks import check
+from lightning_vision.config import compose
 from lightning_vision.encoders.conv_block import ConvBlock
+from lightning_vision.encoders.layers import FC_KEYS
 from lightning_vision.encoders.maps import average_to_grid, fit_to_centre
 from lightning_vision.encoders.options import ACTIVATIONS
 from lightning_vision.encoders.stacked_cnn import StackedCNN
@@ -120,6 +124,106 @@ def test_every_setting_has_an_effect(name: str) -> None:
         torch.manual_seed(0)
         outputs.append(encoder.embed(x))
     assert outputs[0].shape != outputs[1].shape or not torch.allclose(outputs[0], outputs[1])
+
+
+# What the same settings are called within a layer.
+IN_LAYER = {"conv_use_bias": "bias", **{f"conv_{n}": n for n in ("norm", "norm_params", "activation", "dropout")}}
+IN_LAYER |= {n: n for n in ("out_channels", "kernel_size", "stride", "padding", "padding_mode", "dilation", "groups")}
+IN_LAYER |= {f"pool_{n}": f"pool_{n}" for n in ("function", "kernel_size", "stride", "padding", "dilation")}
+IN_FC_LAYER = {f"fc_{n}": n for n in FC_KEYS if n != "output_size"} | {"output_size": "output_size"}
+
+
+def test_every_setting_is_tried() -> None:
+    common = {"num_channels", "trainable", "skip", "adapter"}
+    assert set(EFFECTS) == set(inspect.signature(StackedCNN).parameters) - common
+    layers = {"conv_layers", "num_conv_layers", "fc_layers", "num_fc_layers"}
+    assert {*IN_LAYER, *IN_FC_LAYER} == set(EFFECTS) - layers
+
+
+@pytest.mark.parametrize("name", [*IN_LAYER, *IN_FC_LAYER])
+def test_a_layer_sets_what_the_encoder_sets_for_all(name: str) -> None:
+    base = {**BASE, **NEEDS.get(name, {}), "num_conv_layers": 1, "num_fc_layers": 1}
+    setting = {IN_LAYER.get(name) or IN_FC_LAYER[name]: EFFECTS[name]}
+    listed = {"fc_layers" if name in IN_FC_LAYER else "conv_layers": [setting]}
+    x = torch.randn(2, 3, 33, 41, generator=torch.Generator().manual_seed(1))
+    outputs = []
+    for change in ({name: EFFECTS[name]}, listed):
+        torch.manual_seed(0)
+        encoder = StackedCNN(**{**base, **change}).train()
+        torch.manual_seed(0)
+        outputs.append(encoder.embed(x))
+    assert torch.equal(*outputs)
+
+
+def test_pairs_are_height_and_width() -> None:
+    encoder = StackedCNN(num_conv_layers=1, kernel_size=(1, 5), pool_kernel_size=None, out_channels=2).eval()
+    x = torch.zeros(1, 3, 9, 9)
+    x[..., 4, 4] = 1
+    block = encoder.blocks[0]
+    assert isinstance(block, ConvBlock)
+    with torch.no_grad():
+        block.conv.weight.fill_(1)
+        block.conv.bias.zero_()  # type: ignore[union-attr]
+    assert block(x)[0, 0].nonzero().tolist() == [[4, column] for column in range(5)]
+
+
+DOCUMENTED: dict[str, Any] = {
+    "conv_dropout": 0.0,
+    "output_size": 128,
+    "num_conv_layers": None,
+    "conv_norm": None,
+    "fc_norm": None,
+    "fc_norm_params": None,
+    "conv_activation": "relu",
+    "kernel_size": 3,
+    "stride": 1,
+    "padding_mode": "zeros",
+    "padding": "valid",
+    "dilation": 1,
+    "groups": 1,
+    "pool_function": "max",
+    "pool_kernel_size": 2,
+    "pool_stride": None,
+    "pool_padding": 0,
+    "pool_dilation": 1,
+    "conv_norm_params": None,
+    "conv_layers": None,
+    "fc_dropout": 0.0,
+    "fc_activation": "relu",
+    "fc_use_bias": True,
+    "fc_bias_initializer": "zeros",
+    "fc_weights_initializer": "xavier_uniform",
+    "num_fc_layers": 1,
+    "fc_layers": None,
+    "skip": False,
+    "adapter": None,
+    "num_channels": None,
+    "conv_use_bias": True,
+}
+
+
+def test_the_documented_defaults_and_options() -> None:
+    cfg = compose(["encoder=stacked_cnn"])
+    assert {k: cfg.encoder[k] for k in DOCUMENTED} == DOCUMENTED
+    activations = "elu leakyRelu logSigmoid relu sigmoid tanh softmax gelu silu swish mish selu prelu relu6 hardswish"
+    activations += " hardsigmoid softplus celu swiglu geglu reglu sparsemax entmax15"
+    initializers = "constant dirac eye identity kaiming_normal kaiming_uniform normal ones orthogonal sparse uniform"
+    initializers += " xavier_normal xavier_uniform zeros"
+    options = {
+        "conv_norm": ["batch", "layer", None],
+        "fc_norm": ["batch", "layer", None],
+        "conv_activation": [*activations.split(), None],
+        "fc_activation": [*activations.split(), None],
+        "padding_mode": ["zeros", "reflect", "replicate", "circular"],
+        "padding": ["valid", "same", 2, [1, 2]],
+        "pool_function": ["max", "average", "avg", "mean"],
+        "fc_weights_initializer": initializers.split(),
+        "fc_bias_initializer": initializers.split(),
+    }
+    for name, values in options.items():
+        for value in values:
+            cfg.encoder[name] = value
+            check(cfg)
 
 
 @pytest.mark.parametrize("name", [*ACTIVATIONS, None])

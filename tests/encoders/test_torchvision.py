@@ -1,46 +1,40 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torchvision import models
 
 from lightning_vision.encoders.torchvision import TorchvisionEncoder
-from lightning_vision.encoders.torchvision_families import FAMILIES, find_builder, variants
 from lightning_vision.errors import ConfigError
 from lightning_vision.types import IMAGENET_STATS
 
 
-@pytest.mark.parametrize(
-    ("family", "variant", "classes"), [("resnet", "18", "fc"), ("mobilenetv2", "base", "classifier")]
-)
-def test_the_embedding_is_what_torchvisions_classifier_sees(
-    tmp_path: Path, family: str, variant: str, classes: str
-) -> None:
-    torch.manual_seed(0)
-    plain = models.get_model(find_builder(family, variant), weights=None).train()
-    with torch.no_grad():
-        plain(torch.randn(4, 3, 64, 64))  # statistics that are not those of a new model
-    plain.eval()
+def test_a_file_of_weights_is_loaded_and_named(tmp_path: Path) -> None:
+    plain = models.resnet18().eval()
     torch.save(plain.state_dict(), tmp_path / "weights.pth")
-    setattr(plain, classes, torch.nn.Identity())
-    encoder = TorchvisionEncoder(family, variant, weights=str(tmp_path / "weights.pth"), trainable=False).train()
+    plain.fc = torch.nn.Identity()
+    encoder = TorchvisionEncoder("resnet", "18", weights=str(tmp_path / "weights.pth"), trainable=False).train()
     x = torch.randn(2, 3, 75, 97)
     torch.testing.assert_close(encoder.embed(x), plain(x), atol=1e-6, rtol=0)
     assert encoder.weights_origin == str(tmp_path / "weights.pth")
 
 
-@pytest.mark.real_data
-def test_real_weights_give_torchvisions_own_features(data_root: Path) -> None:
-    from safetensors.torch import load_file
-
-    file = data_root / "weights" / "mobilenet_v2-tflite_quant.safetensors"
+def real(data_root: Path, name: str, plain: torch.nn.Module) -> tuple[Path, Any]:
+    """A file of real weights, and TorchVision's own model with them."""
+    file = data_root / "weights" / f"{name}.safetensors"
     if not file.is_file():
         pytest.skip("these weights are not there")
-    plain = models.mobilenet_v2(weights=None)
     plain.load_state_dict(load_file(file))
-    plain.eval()
+    return file, plain.eval()
+
+
+@pytest.mark.real_data
+def test_real_weights_give_torchvisions_own_features(data_root: Path) -> None:
+    file, plain = real(data_root, "mobilenet_v2-tflite_quant", models.mobilenet_v2())
     encoder = TorchvisionEncoder("mobilenetv2", "base", weights=str(file), trainable=False).train()
     for size in ((224, 224), (95, 127)):
         x = torch.randn(2, 3, *size)
@@ -51,6 +45,19 @@ def test_real_weights_give_torchvisions_own_features(data_root: Path) -> None:
     grey = TorchvisionEncoder("mobilenetv2", "base", num_channels=1, weights=str(file)).eval()
     x = torch.randn(1, 1, 64, 64)
     torch.testing.assert_close(grey.embed(x), encoder.embed(x.expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.real_data
+def test_real_weights_of_squeezenet_bring_their_classifier(data_root: Path) -> None:
+    file, plain = real(data_root, "squeezenet1_1-ncnn_fp16", models.squeezenet1_1())
+    encoder = TorchvisionEncoder("squeezenet", "1_1", weights=str(file), trainable=False, keep_head=True)
+    x = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        features, logits = plain.features(x), plain(x)
+    torch.testing.assert_close(encoder.classify(x), logits)
+    torch.testing.assert_close(encoder.embed(x), features.mean((2, 3)))
+    torch.testing.assert_close(encoder.pyramid(x)[-1][..., :13, :13], features)
+    assert encoder.head_classes[:2] == ("tench", "goldfish")
 
 
 def test_levels_are_those_that_segmentation_libraries_use() -> None:
@@ -65,16 +72,17 @@ def test_levels_are_those_that_segmentation_libraries_use() -> None:
 def test_the_classifier_is_not_kept() -> None:
     encoder = TorchvisionEncoder("mobilenetv2", "base", use_pretrained=False)
     assert not any("classifier" in name for name in encoder.state_dict())
+    with pytest.raises(ConfigError, match="without the classifier"):
+        encoder.classify(torch.zeros(1, 3, 64, 64))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_variant_names_a_builder_with_default_weights(family: str) -> None:
-    for variant in variants({"family": family}):
-        assert models.get_model_weights(find_builder(family, variant))["DEFAULT"]
-
-
-def test_a_variant_may_lose_its_quotes_and_underscores() -> None:
-    assert find_builder("resnet", 50) == "resnet50"
+def test_a_classifier_that_is_kept_must_be_in_the_weights(tmp_path: Path) -> None:
+    state = models.squeezenet1_1().state_dict()
+    torch.save({k: v for k, v in state.items() if not k.startswith("classifier")}, tmp_path / "features.pth")
+    file = str(tmp_path / "features.pth")
+    TorchvisionEncoder("squeezenet", "1_1", weights=file)
+    with pytest.raises(ConfigError, match=r"missing: classifier\.1\.weight"):
+        TorchvisionEncoder("squeezenet", "1_1", weights=file, keep_head=True)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from lightning_vision.config import compose
+from lightning_vision.encoders.resnet_legacy import PRETRAINED, ResNetLegacy
+from lightning_vision.errors import ConfigError
+
+NARROW = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 16]}
+
+
+def legacy(*arguments: Any, **named: Any) -> ResNetLegacy:
+    with pytest.warns(FutureWarning, match="its successor is encoder=resnet"):
+        return ResNetLegacy(*arguments, **named)
+
+
+def test_the_documented_options_and_default() -> None:
+    assert compose(["encoder=resnet_legacy"]).encoder.model_variant == "50"
+    for variant in ("18", "34", "50", "101", "152"):
+        compose(["encoder=resnet_legacy", f"encoder.model_variant={variant}"])
+    with pytest.raises(ConfigError, match="one of 18, 34, 50, 101, 152"):
+        compose(["encoder=resnet_legacy", "encoder.model_variant=20"])
+
+
+def test_the_variants_with_weights_are_timms() -> None:
+    having = {n.partition(".")[0] for n in timm.list_models("resnetv2_*", pretrained=True)}
+    assert {v for v in ("18", "34", "50", "101", "152") if f"resnetv2_{v}" in having} == set(PRETRAINED)
+
+
+def test_no_weights_of_a_depth_are_no_random_weights() -> None:
+    with pytest.warns(FutureWarning), pytest.raises(ConfigError) as caught:
+        ResNetLegacy("152")
+    assert "There are no pretrained weights of this depth" in str(caught.value)
+    assert "encoder.use_pretrained=false" in caught.value.overrides
+
+
+def test_blocks_normalise_before_they_convolve() -> None:
+    encoder = legacy("18", NARROW, use_pretrained=False)
+    order: list[str] = []
+    for name, module in encoder.model.stages[1].blocks[0].named_modules():
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            module.register_forward_hook(lambda *_, name=name: order.append(name))
+    encoder.eval().embed(torch.randn(1, 3, 64, 64))
+    assert order == ["norm1", "downsample.conv", "conv1", "norm2", "conv2"]
+
+
+def test_local_weights_are_timms(tmp_path: Path) -> None:
+    plain = timm.create_model("resnetv2_18", pretrained=False).eval()
+    save_file(plain.state_dict(), tmp_path / "model.safetensors")
+    encoder = legacy(18, weights=str(tmp_path), keep_head=True).eval()
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(encoder.classify(x), plain(x))
+    assert len(encoder.head_classes) == 1000
+
+
+def test_the_warning_is_shown_once_without_being_asked_for() -> None:
+    with warnings.catch_warnings(record=True) as shown:
+        # Python's own choice: of these, those of the default filters that hide something.
+        warnings.simplefilter("default")
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for _ in range(2):
+            ResNetLegacy("18", NARROW, use_pretrained=False)
+    assert [w.category for w in shown] == [FutureWarning]
