@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vision.data.decode import crop_or_pad
+from lightning_vision.data.placement import Resize
 from lightning_vision.decoders.classifier import ClassifierDecoder
 from lightning_vision.losses.cross_entropy import SoftmaxCrossEntropyLoss
 from lightning_vision.metrics import iou
@@ -110,7 +111,7 @@ class Rows:
 
     def __init__(self, mask: np.ndarray, size: tuple[int, int], method: str) -> None:
         self.mask, self.size = mask, size
-        self.preprocessing = type("Preprocessing", (), {"resize_method": method})
+        self.preprocessing = type("Preprocessing", (), {"resize": Resize(method)})
 
     def original_mask(self, row: int) -> np.ndarray:
         return self.mask

@@ -7,8 +7,8 @@ damaged pixel data, and Pillow costs a tenth more. Both routes keep these rules:
 - 16-bit values keep their high byte: 0..65535 becomes 0..255. Floats are expected in [0, 1].
 - Colour to grey is ITU-R 601 luma as Pillow computes it; grey to colour repeats the value.
 - One or three channels: alpha is dropped, not blended. Two or four: alpha is 255 where the file has none.
-- ``interpolate`` resizes bilinearly with antialiasing, whatever the aspect. ``crop_or_pad`` keeps the scale: the centre
-  is cut out, and a border repeats the edge; an odd pixel goes to the bottom and right. ``resize_crop`` keeps the
+- ``interpolate`` resizes with antialiasing, whatever the aspect. ``crop_or_pad`` keeps the scale: the centre
+  is cut out, and a border repeats the edge. ``resize_crop`` keeps the
   aspect: it resizes until the result is ``crop_fraction`` of the tighter side, and cuts the centre out.
 """
 
@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from lightning_vision.data.headers import array_layout, reason
 from lightning_vision.data.jpeg import JpegInfo, jpeg_info
-from lightning_vision.data.placement import CROP_FRACTION, centred, scaled_size
+from lightning_vision.data.placement import CROPPED, SCALED, Resize
 from lightning_vision.errors import DataError
 from lightning_vision.types import Geometry
 
@@ -43,21 +43,19 @@ ROUTE = "torchvision" if _DECODE_JPEG is not None else "pillow"
 def decode_image(
     path: str | os.PathLike[str],
     geometry: Geometry,
-    resize_method: str = "interpolate",
+    resize: Resize = SCALED,
     exact_decode: bool = True,
     out: Tensor | None = None,
-    crop_fraction: float = CROP_FRACTION,
 ) -> Tensor:
     """Decode an image file to the size and channels of ``geometry``; the rules are those of the module.
 
     Args:
         path: Image file: what Pillow reads, or ``.npy`` with ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``.
         geometry: Height, width and channels of the result.
-        resize_method: ``interpolate``, ``crop_or_pad`` or ``resize_crop``.
+        resize: How the size is reached.
         exact_decode: False lets the JPEG decoder halve images whose sides are at least twice the result's: about
             twice as fast, 44 dB from the exact pixels.
         out: uint8 ``(C, H, W)`` to write to; a new tensor if None.
-        crop_fraction: Share of the tighter side that ``resize_crop`` keeps.
 
     Returns:
         uint8 ``(C, H, W)``, contiguous unless ``out`` is not.
@@ -65,22 +63,21 @@ def decode_image(
     Raises:
         DataError: Missing, empty, truncated or no image, with the path and the reason.
     """
-    return decode_sized(path, geometry, resize_method, exact_decode, out, crop_fraction)[0]
+    return decode_sized(path, geometry, resize, exact_decode, out)[0]
 
 
 def decode_sized(
     path: str | os.PathLike[str],
     geometry: Geometry,
-    resize_method: str = "interpolate",
+    resize: Resize = SCALED,
     exact_decode: bool = True,
     out: Tensor | None = None,
-    crop_fraction: float = CROP_FRACTION,
 ) -> tuple[Tensor, tuple[int, int]]:
     """Like ``decode_image``, with the height and width that the file itself has, after its EXIF orientation."""
     path = os.fspath(path)
     keep_alpha = geometry.num_channels in (2, 4)
     # A crop is scaled to at least this size.
-    shrink = (geometry.height, geometry.width) if not exact_decode and resize_method != "crop_or_pad" else None
+    shrink = (geometry.height, geometry.width) if not exact_decode and resize.method != "crop_or_pad" else None
     try:
         pixels, orientation, (height, width) = _read(path, keep_alpha, shrink)
     except DataError:
@@ -90,11 +87,11 @@ def decode_sized(
     turned = orientation >= 5
     wanted = (geometry.height, geometry.width)
     file = (width, height) if turned else (height, width)
-    scaled = scaled_size(file, wanted, resize_method, crop_fraction)
+    scaled = resize.scaled(file, wanted)
     # Turned after resizing: fewer pixels, and the resize stays on the layout that it is fast on.
-    small = orient(_resize(pixels, scaled[::-1] if turned else scaled).numpy(), orientation)
+    small = orient(_resize(pixels, scaled[::-1] if turned else scaled, resize.filter).numpy(), orientation)
     if scaled != wanted:
-        small = crop_or_pad(small, wanted)
+        small = crop_or_pad(small, wanted, resize)
     if out is None:
         out = torch.empty((geometry.num_channels, *wanted), dtype=torch.uint8)
     _fill_channels(small, out.numpy())
@@ -112,9 +109,11 @@ def orient(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     return pixels
 
 
-def crop_or_pad(pixels: npt.NDArray[np.uint8], size: tuple[int, int], fill: int | None = None) -> npt.NDArray[np.uint8]:
+def crop_or_pad(
+    pixels: npt.NDArray[np.uint8], size: tuple[int, int], resize: Resize = CROPPED, fill: int | None = None
+) -> npt.NDArray[np.uint8]:
     """Cut the centre of ``(..., H, W)`` out, or add a border: of ``fill``, or repeating the edge if None."""
-    rows, cols = (_centred(have, want) for have, want in zip(pixels.shape[-2:], size, strict=True))
+    rows, cols = (_places(resize, have, want) for have, want in zip(pixels.shape[-2:], size, strict=True))
     height, width = pixels.shape[-2:]
     result = pixels[..., rows.clip(0, height - 1), :][..., cols.clip(0, width - 1)]
     if fill is not None:
@@ -123,8 +122,8 @@ def crop_or_pad(pixels: npt.NDArray[np.uint8], size: tuple[int, int], fill: int 
     return result
 
 
-def _centred(have: int, want: int) -> npt.NDArray[np.int64]:
-    offset = centred(have, want)
+def _places(resize: Resize, have: int, want: int) -> npt.NDArray[np.int64]:
+    offset = resize.offset(have, want)
     return np.arange(offset, offset + want)
 
 
@@ -233,10 +232,10 @@ def _read_array(path: str) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
 
 
-def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(pixels: Tensor, size: tuple[int, int], resize_filter: str) -> Tensor:
     if tuple(pixels.shape[1:]) == size:
         return pixels
-    return F.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
+    return F.interpolate(pixels[None], size, mode=resize_filter, antialias=True)[0]
 
 
 def _fill_channels(pixels: npt.NDArray[np.uint8], out: npt.NDArray[np.uint8]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_vision.data.decode import crop_or_pad, orient
 from lightning_vision.data.headers import read_header
 from lightning_vision.data.mask_values import read_mask_file
-from lightning_vision.data.placement import CROP_FRACTION, scaled_size
+from lightning_vision.data.placement import SCALED, Resize
 from lightning_vision.errors import DataError, listed
 from lightning_vision.types import TargetSpec
 
@@ -23,8 +23,7 @@ def decode_mask(
     size: tuple[int, int] | None = None,
     image_size_original: tuple[int, int] | None = None,
     *,
-    resize_method: str = "interpolate",
-    crop_fraction: float = CROP_FRACTION,
+    resize: Resize = SCALED,
     out: Tensor | None = None,
 ) -> Tensor:
     """Decode a mask to class ids ``0 .. num_classes - 1`` and ``ignore_index``.
@@ -38,8 +37,7 @@ def decode_mask(
         target: Classes, ignored value, and what the values mean.
         size: Height and width of the result; None = the file's own.
         image_size_original: Height and width of the image's file after its EXIF orientation, to compare with.
-        resize_method: ``interpolate``, ``crop_or_pad`` or ``resize_crop``.
-        crop_fraction: Share of the tighter side that ``resize_crop`` keeps.
+        resize: How the size is reached.
         out: uint8 ``(H, W)`` to write to; a new tensor if None.
 
     Returns:
@@ -55,9 +53,9 @@ def decode_mask(
     if size is not None:
         # Crops are counted in the image's pixels.
         file = image_size_original or (ids.shape[0], ids.shape[1])
-        ids = resize_nearest(ids, scaled_size(file, size, resize_method, crop_fraction))
+        ids = resize_nearest(ids, resize.scaled(file, size))
         if ids.shape != tuple(size):
-            ids = crop_or_pad(ids, size, _border(target))
+            ids = crop_or_pad(ids, size, resize, _border(target))
     if out is None:
         return torch.from_numpy(np.array(ids))
     np.copyto(out.numpy(), ids)

@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
-ResizeMethod = Literal["interpolate", "crop_or_pad", "resize_crop"]
-RESIZE_METHODS: tuple[str, ...] = get_args(ResizeMethod)
-# What most ImageNet models are evaluated with: the short side to 256, and 224 pixels of it.
-CROP_FRACTION = 0.875
+from dataclasses import dataclass
+from typing import Literal
 
 Size = tuple[int, int]
 
 
-def scaled_size(file: Size, wanted: Size, method: str, crop_fraction: float = CROP_FRACTION) -> Size:
-    """Return the height and width that a file is resized to, before its centre is cut out or a border is added.
+@dataclass(frozen=True)
+class Resize:
+    """How a file is brought to the size of the model's input.
 
     Args:
-        file: Height and width of the file, after its EXIF orientation.
-        wanted: Height and width of the result.
-        method: ``interpolate``: that of the result. ``crop_or_pad``: that of the file. ``resize_crop``: the aspect
-            stays, and the result is ``crop_fraction`` of the side that is tighter.
-        crop_fraction: Share of the tighter side that is kept by ``resize_crop``, in (0, 1].
+        method: ``interpolate`` scales to the size, whatever the aspect. ``crop_or_pad`` keeps the scale and cuts the
+            centre or adds a border. ``resize_crop`` keeps the aspect: it scales until the result is ``crop_fraction``
+            of the side that is tighter, and cuts the centre.
+        crop_fraction: Share of the tighter side that ``resize_crop`` keeps, in (0, 1].
+        crop_rounding: Half a pixel of the offset of ``resize_crop``: to the ``even`` number, as torchvision and timm
+            have it, or ``down``, as transformers has it.
+        filter: ``bilinear`` or ``bicubic``, both with antialiasing; for images, never for masks.
     """
-    if method == "interpolate":
-        return wanted
-    if method == "crop_or_pad":
-        return file
-    target = tuple(max(int(side / crop_fraction), side) for side in wanted)
-    tight = 0 if target[0] * file[1] >= target[1] * file[0] else 1
-    loose = 1 - tight
-    # Rounded down as torchvision's Resize does, so that a pretrained model sees the pixels it was evaluated with.
-    other = max(target[tight] * file[loose] // file[tight], wanted[loose])
-    return (target[tight], other) if tight == 0 else (other, target[tight])
+
+    method: Literal["interpolate", "crop_or_pad", "resize_crop"] = "interpolate"
+    crop_fraction: float = 0.875
+    crop_rounding: Literal["even", "down"] = "even"
+    filter: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def scaled(self, file: Size, wanted: Size) -> Size:
+        """Return the height and width that a file is scaled to, before its centre is cut out or a border is added.
+
+        Args:
+            file: Height and width of the file, after its EXIF orientation.
+            wanted: Height and width of the result.
+        """
+        if self.method == "interpolate":
+            return wanted
+        if self.method == "crop_or_pad":
+            return file
+        target = tuple(max(int(side / self.crop_fraction), side) for side in wanted)
+        tight = 0 if target[0] * file[1] >= target[1] * file[0] else 1
+        loose = 1 - tight
+        # Rounded down, as the libraries do: a pretrained model sees the pixels that it was evaluated with.
+        other = max(target[tight] * file[loose] // file[tight], wanted[loose])
+        return (target[tight], other) if tight == 0 else (other, target[tight])
+
+    def offset(self, have: int, want: int) -> int:
+        """Return where the result begins along a side of the scaled file: above 0 for a crop, below 0 for a border."""
+        if self.method == "resize_crop" and self.crop_rounding == "even":
+            return round((have - want) / 2)
+        return (have - want) // 2 if have >= want else -((want - have) // 2)
 
 
-def centred(have: int, want: int) -> int:
-    """Return where the result begins along a side: above 0 for a crop, below 0 for a border; odd pixels go last."""
-    return (have - want) // 2 if have >= want else -((want - have) // 2)
+SCALED = Resize()
+CROPPED = Resize("crop_or_pad")

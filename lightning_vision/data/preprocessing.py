@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
+from lightning_vision.data.placement import Resize
 from lightning_vision.types import Between
 
 
@@ -18,6 +19,9 @@ class Preprocessing:
             cuts the centre or adds a border that repeats the edge; ``resize_crop`` keeps the aspect, scales until the
             result is ``crop_fraction`` of the tighter side, and cuts the centre, as ImageNet models are evaluated.
         crop_fraction: Share of the tighter side that ``resize_crop`` keeps.
+        crop_rounding: Half a pixel of its offset: to the ``even`` number, as torchvision and timm have it, or
+            ``down``, as transformers has it.
+        resize_filter: ``bilinear`` or ``bicubic``, both with antialiasing; masks take the nearest pixel always.
         infer_image_dimensions: Take height and width from the data if none are given.
         infer_image_max_height: Upper bound of an inferred height, pixels.
         infer_image_max_width: Upper bound of an inferred width, pixels.
@@ -29,7 +33,13 @@ class Preprocessing:
         mode: ``lazy`` decodes every epoch, batch by batch; ``lazy_cached`` writes decoded pixels to disk in the first
             epoch and reads them back; ``eager`` decodes all before the first epoch.
         prefetch_size: Batches decoded ahead. null = 4, or 0 where pixels are read from memory.
-        lazy_cache_dir: Folder of decoded pixels and of images that came from memory. null = the user's cache folder.
+        lazy_cache_dir: Folder of decoded pixels, of embeddings and of images that came from memory. null = the user's
+            cache folder.
+        cache_encoder_embeddings: Encode every image of train and val once, in the first epoch of a fit, and read its
+            features from disk (half precision) ever after. For a frozen encoder without augmentation; null = if it is
+            one and ``embedding_cache_limit`` is enough.
+        embedding_cache_limit: GiB that the features of a run may take for null to cache them. Features of earlier
+            runs that were unused for longest give way to them.
         decode_threads: Threads that decode. null = all cores that the process may use, shared among ranks.
         exact_decode: Decode at full size before resizing. false lets the JPEG decoder halve large images first: faster,
             pixels differ slightly.
@@ -46,6 +56,8 @@ class Preprocessing:
         num_channels: Annotated[int | None, Between(1, 4)] = None,
         resize_method: Literal["interpolate", "crop_or_pad", "resize_crop"] = "interpolate",
         crop_fraction: Annotated[float, Between(0, 1, low_open=True)] = 0.875,
+        crop_rounding: Literal["even", "down"] = "even",
+        resize_filter: Literal["bilinear", "bicubic"] = "bilinear",
         infer_image_dimensions: bool = True,
         infer_image_max_height: Annotated[int, Between(1)] = 256,
         infer_image_max_width: Annotated[int, Between(1)] = 256,
@@ -56,6 +68,8 @@ class Preprocessing:
         mode: Literal["eager", "lazy", "lazy_cached"] = "lazy",
         prefetch_size: Annotated[int | None, Between(0)] = None,
         lazy_cache_dir: str | None = None,
+        cache_encoder_embeddings: bool | None = None,
+        embedding_cache_limit: Annotated[float, Between(0)] = 4.0,
         decode_threads: Annotated[int | None, Between(1)] = None,
         exact_decode: bool = True,
         bad_image: Literal["error", "skip"] = "error",
@@ -63,8 +77,7 @@ class Preprocessing:
         self.height = height
         self.width = width
         self.num_channels = num_channels
-        self.resize_method = resize_method
-        self.crop_fraction = crop_fraction
+        self.resize = Resize(resize_method, crop_fraction, crop_rounding, resize_filter)
         self.infer_image_dimensions = infer_image_dimensions
         self.infer_image_max_height = infer_image_max_height
         self.infer_image_max_width = infer_image_max_width
@@ -75,6 +88,8 @@ class Preprocessing:
         self.mode = mode
         self.prefetch_size = prefetch_size
         self.lazy_cache_dir = lazy_cache_dir
+        self.cache_encoder_embeddings = cache_encoder_embeddings
+        self.embedding_cache_limit = embedding_cache_limit
         self.decode_threads = decode_threads
         self.exact_decode = exact_decode
         self.bad_image = bad_image

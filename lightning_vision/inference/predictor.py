@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_vision.data.datamodule import VisionDataModule
-from lightning_vision.data.preprocessing import Preprocessing
+from lightning_vision.data.placement import Resize
 from lightning_vision.inference.restore import restore_size
 from lightning_vision.module import VisionModule
 from lightning_vision.types import TargetSpec
@@ -44,13 +44,11 @@ def to_label(path: str, logits: Tensor, target: TargetSpec) -> Prediction:
     return Prediction(path, label=target.class_names[int(probabilities.argmax())], probabilities=probabilities)
 
 
-def to_mask(
-    path: str, logits: Tensor, target: TargetSpec, size: tuple[int, int], preprocessing: Preprocessing
-) -> Prediction:
+def to_mask(path: str, logits: Tensor, target: TargetSpec, size: tuple[int, int], resize: Resize) -> Prediction:
     """Turn the logits ``(C, h, w)`` of one image into its class map at ``size``, (height, width)."""
-    resized = restore_size(logits, size, preprocessing.resize_method, preprocessing.crop_fraction)
+    resized = restore_size(logits, size, resize)
     mask = resized.max(0).indices.to(torch.uint8)
-    if preprocessing.resize_method != "interpolate":
+    if resize.method != "interpolate":
         unknown = 255 if target.ignore_index is None else target.ignore_index
         mask[resized.isnan().any(0)] = unknown
     return Prediction(path, mask=mask.cpu().numpy())
@@ -86,4 +84,4 @@ class PredictionStream(Callback):
                 self.receive(to_label(path, sample, target))
             else:
                 size = data.original_size(row)
-                self.receive(to_mask(path, sample, target, size, data.preprocessing))
+                self.receive(to_mask(path, sample, target, size, data.preprocessing.resize))

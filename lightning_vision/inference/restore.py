@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_vision.data.placement import CROP_FRACTION, Size, centred, scaled_size
+from lightning_vision.data.placement import Resize, Size
 
 
-def restore_size(logits: Tensor, size: Size, resize_method: str, crop_fraction: float = CROP_FRACTION) -> Tensor:
+def restore_size(logits: Tensor, size: Size, resize: Resize) -> Tensor:
     """Bring the logits ``(C, h, w)`` of one image to the size of its file, ``(C, H, W)``.
 
     The way back of the preprocessing, bilinear where the scale changed: a border is cut off, and what a crop left out,
     so that nothing was predicted for it, is NaN.
     """
     seen = (logits.shape[-2], logits.shape[-1])
-    scaled = scaled_size(size, seen, resize_method, crop_fraction)
+    scaled = resize.scaled(size, seen)
     logits = logits.float()
     if scaled == seen:
         return F.interpolate(logits.unsqueeze(0), size, mode="bilinear")[0]
@@ -24,12 +24,14 @@ def restore_size(logits: Tensor, size: Size, resize_method: str, crop_fraction: 
     if scaled == size:
         source, place = [], []
         for have, want in zip(seen, size, strict=True):
-            common = min(have, want)
-            source.append(slice((have - common) // 2, (have - common) // 2 + common))
-            place.append(slice((want - common) // 2, (want - common) // 2 + common))
+            common, offset = min(have, want), resize.offset(want, have)
+            source.append(slice(max(0, -offset), max(0, -offset) + common))
+            place.append(slice(max(0, offset), max(0, offset) + common))
         result[:, place[0], place[1]] = logits[:, source[0], source[1]]
         return result
-    rows, columns = (_coordinates(*sides, logits.device) for sides in zip(size, scaled, seen, strict=True))
+    rows, columns = (
+        _coordinates(*sides, resize.offset(*sides[1:]), logits.device) for sides in zip(size, scaled, seen, strict=True)
+    )
     inside = [(axis.abs() < 1).nonzero().flatten() for axis in (rows, columns)]
     y, x = torch.meshgrid(rows[inside[0]], columns[inside[1]], indexing="ij")
     grid = torch.stack((x, y), -1).unsqueeze(0)
@@ -39,7 +41,7 @@ def restore_size(logits: Tensor, size: Size, resize_method: str, crop_fraction: 
     return result
 
 
-def _coordinates(file: int, scaled: int, seen: int, device: torch.device) -> Tensor:
+def _coordinates(file: int, scaled: int, seen: int, offset: int, device: torch.device) -> Tensor:
     """Where the centres of a file's pixels lie in what the model saw, from -1 to 1 at its edges."""
-    centres = (torch.arange(file, device=device) + 0.5) * (scaled / file) - centred(scaled, seen)
+    centres = (torch.arange(file, device=device) + 0.5) * (scaled / file) - offset
     return centres * (2 / seen) - 1

@@ -1,11 +1,11 @@
-"""U-Net on CamVid with pretrained MobileNetV2: our fit beside segmentation_models.pytorch's Unet in a plain loop.
+"""CamVid with pretrained MobileNetV2: our fit beside segmentation_models.pytorch's same decoder in a plain loop.
 
 Both start from the same encoder weights, see the same images at 192 x 256, train 15 epochs of batches of 8 with AdamW
 at 1e-3 (encoder a tenth of it), cosine, cross-entropy and horizontal flips, and are scored at 192 x 256 on the test
 split with the weights of the last epoch (the plain loop has no other). What our fit reports, the checkpoint with the
-best validation figure, stands beside it. Interleaved, seed by seed. About 9 minutes of CPU time a seed.
+best validation figure, stands beside it. Interleaved, seed by seed. About 12 minutes of CPU time a seed.
 
-    LIGHTNING_VISION_DATA=FOLDER python tests/benchmarks/camvid_unet.py [number of seeds]
+    LIGHTNING_VISION_DATA=FOLDER python tests/benchmarks/camvid.py [unet | segformer | fpn ...] [number of seeds]
 
 Needs ``pip install --no-deps segmentation-models-pytorch``.
 """
@@ -32,14 +32,16 @@ from lightning_vision.data.datamodule import VisionDataModule
 from lightning_vision.metrics import EpochScores, iou
 from lightning_vision.types import IMAGENET_STATS
 
+# Ours, and the class of the peer.
+DECODERS = {"unet": "Unet", "segformer": "Segformer", "fpn": "FPN"}
 EPOCHS, BATCH, SIZE, CLASSES, IGNORE = 15, 8, [192, 256], 11, 11
 
 
-def settings(root: Path, weights: Path, seed: int, out: str) -> dict:
+def settings(decoder: str, root: Path, weights: Path, seed: int, out: str) -> dict:
     camvid = root / "data" / "camvid"
     return {
         "encoder": "mobilenetv2",
-        "decoder": "unet",
+        "decoder": decoder,
         "data": "table",
         "augmentation": "flip",
         "image_size": SIZE,
@@ -59,20 +61,20 @@ def settings(root: Path, weights: Path, seed: int, out: str) -> dict:
     }
 
 
-def ours(root: Path, weights: Path, seed: int) -> tuple[float, float, float]:
+def ours(decoder: str, root: Path, weights: Path, seed: int) -> tuple[float, float, float]:
     """Mean IoU of the last epoch and of the best checkpoint; CPU seconds of the fit, with its validation and test."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
-        best = lightning_vision.fit(**settings(root, weights, seed, folder))
+        best = lightning_vision.fit(**settings(decoder, root, weights, seed, folder))
         seconds = time.process_time() - start
         last = lightning_vision.test(Path(folder) / "checkpoints" / "last.ckpt", overrides={"output_dir": folder})
         return last.metrics["test/mean_iou"], best.metrics["test/mean_iou"], seconds
 
 
-def peer(data: VisionDataModule, weights: Path, seed: int) -> tuple[float, float]:
+def peer(decoder: str, data: VisionDataModule, weights: Path, seed: int) -> tuple[float, float]:
     start = time.process_time()
     torch.manual_seed(seed)
-    model = smp.Unet("mobilenet_v2", encoder_weights=None, classes=CLASSES)
+    model = getattr(smp, DECODERS[decoder])("mobilenet_v2", encoder_weights=None, classes=CLASSES)
     model.encoder.load_state_dict(load_file(weights))
     mean = torch.tensor(IMAGENET_STATS.mean).view(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STATS.std).view(1, 3, 1, 1)
@@ -101,28 +103,31 @@ def peer(data: VisionDataModule, weights: Path, seed: int) -> tuple[float, float
     return iou(scores.compute()["confusion"]).nanmean().item(), time.process_time() - start
 
 
-def main(seeds: int) -> None:
+def main(decoder: str, seeds: int) -> None:
     root = Path(os.environ["LIGHTNING_VISION_DATA"])
     weights = root / "weights" / "mobilenet_v2-tflite_quant.safetensors"
-    _, data = lightning_vision.build(**settings(root, weights, 0, "unused"))
+    _, data = lightning_vision.build(**settings(decoder, root, weights, 0, "unused"))
     table = Table("seed", "ours, last epoch", "smp, last epoch", "ours, best checkpoint", "ours: CPU s", "smp: CPU s")
     rows = []
     for seed in range(seeds):
-        (last, best, seconds), (theirs, their_seconds) = ours(root, weights, seed), peer(data, weights, seed)
+        (last, best, seconds), (theirs, their_seconds) = ours(decoder, root, weights, seed), peer(decoder, data, weights, seed)
         rows.append((last, theirs, best))
         cells = (f"{last:.4f}", f"{theirs:.4f}", f"{best:.4f}", f"{seconds:.0f}", f"{their_seconds:.0f}")
         table.add_row(str(seed), *cells)
-        print("seed", seed, *cells, flush=True)
+        print(decoder, "seed", seed, *cells, flush=True)
     columns = list(zip(*rows, strict=True))
     means = [statistics.mean(column) for column in columns]
     table.add_row("mean", *(f"{mean:.4f}" for mean in means))
     table.add_row("spread (max - min)", *(f"{max(column) - min(column):.4f}" for column in columns))
     Console(width=120).print(table)
     print(
-        f"figure: mean IoU {means[0]:.4f}, limit: smp {means[1]:.4f}, ratio {means[0] / means[1]:.3f}, target >= 1, "
+        f"{decoder}: figure: mean IoU {means[0]:.4f}, limit: smp {means[1]:.4f}, ratio {means[0] / means[1]:.3f}, target >= 1, "
         f"holds: {means[0] >= means[1]}"
     )
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    words = sys.argv[1:]
+    count = int(words.pop()) if words and words[-1].isdigit() else 3
+    for name in words or DECODERS:
+        main(name, count)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from lightning_vision.data.decode import decode_image
 from lightning_vision.data.masks import decode_mask, resize_nearest
+from lightning_vision.data.placement import CROPPED, Resize
 from lightning_vision.errors import DataError
 from lightning_vision.testing.datasets import write_mask
 from lightning_vision.types import Geometry, TargetSpec
@@ -69,9 +70,9 @@ def test_image_and_mask_agree_on_a_half_plane(
     folder = tmp_path_factory.mktemp("half")
     Image.fromarray(mask * 255).save(folder / "image.png")
     Image.fromarray(mask).save(folder / "mask.png")
-    image = decode_image(folder / "image.png", Geometry(new_height, new_width, 1), method)[0].numpy()
+    image = decode_image(folder / "image.png", Geometry(new_height, new_width, 1), Resize(method))[0].numpy()
     plain = TargetSpec("mask", ("a", "b"))
-    found = decode_mask(folder / "mask.png", plain, (new_height, new_width), (height, width), resize_method=method)
+    found = decode_mask(folder / "mask.png", plain, (new_height, new_width), (height, width), resize=Resize(method))
     # Where the resized image is surely on one side of the edge, so is the mask.
     assert (found.numpy()[image > 160] == 1).all()
     assert (found.numpy()[image < 95] == 0).all()
@@ -149,13 +150,13 @@ def test_a_mask_must_have_the_aspect_of_its_image(tmp_path: Path, image: tuple[i
 def test_crop_or_pad_pads_with_the_ignored_value_or_the_edge(tmp_path: Path) -> None:
     ids = ids_of(4, 6)
     path = write_mask(tmp_path / "m.png", ids)
-    found = decode_mask(path, THREE, (6, 4), (4, 6), resize_method="crop_or_pad").numpy()
+    found = decode_mask(path, THREE, (6, 4), (4, 6), resize=CROPPED).numpy()
     assert np.array_equal(found, np.pad(ids[:, 1:5], ((1, 1), (0, 0)), constant_values=255))
     plain = TargetSpec("mask", ("a", "b", "c"))
-    found = decode_mask(path, plain, (6, 4), (4, 6), resize_method="crop_or_pad").numpy()
+    found = decode_mask(path, plain, (6, 4), (4, 6), resize=CROPPED).numpy()
     assert np.array_equal(found, np.pad(ids[:, 1:5], ((1, 1), (0, 0)), mode="edge"))
     # A mask at half the image's size is brought to the image first.
-    found = decode_mask(path, plain, (8, 12), (8, 12), resize_method="crop_or_pad").numpy()
+    found = decode_mask(path, plain, (8, 12), (8, 12), resize=CROPPED).numpy()
     assert np.array_equal(found, ids.repeat(2, 0).repeat(2, 1))
 
 
