@@ -160,8 +160,8 @@ def _mapping(keys: Kind, values: Kind) -> Kind:
 
 
 def spelled(word: object) -> str:
-    """Spell a word as it is compared: Hydra drops underscores between digits."""
-    return str(word).replace("_", "")
+    """Spell a word as it is compared: Hydra drops underscores between digits, and 0_5 may be typed as 0.5."""
+    return str(word).replace("_", "").replace(".", "")
 
 
 def _one_of(options: Sequence[Any]) -> Kind:

@@ -98,6 +98,7 @@ def fit(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> Res
     from lightning_vision.assembly import build_trainer
     from lightning_vision.interruption import interruptible
     from lightning_vision.reports.run import report_figures, report_pictures
+    from lightning_vision.reports.training import training_lines
 
     module, data = _build(plan)
     runfolder.start(folder, plan)
@@ -131,6 +132,7 @@ def fit(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> Res
     if scored:
         metrics |= _evaluate(trainer, module, data, split)
     if trainer.is_global_zero:
+        print("\n".join(training_lines(module)))
         if scored:
             report_figures(folder, module, data, split, metrics)
         else:

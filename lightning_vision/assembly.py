@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any, cast
 
 import torch
@@ -17,9 +18,10 @@ from torch.optim import Optimizer
 from lightning_vision import checkpoint as checkpoints
 from lightning_vision.config import instantiate, options_of
 from lightning_vision.data.datamodule import VisionDataModule
+from lightning_vision.data.embeddings import EmbeddingCache, worth_caching
 from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.preprocessing import Preprocessing
-from lightning_vision.decoders.base import Decoder
+from lightning_vision.decoders.base import Decoder, cells
 from lightning_vision.encoders.base import Encoder
 from lightning_vision.encoders.inputs import InputsEncoder
 from lightning_vision.errors import CheckpointError, ConfigError, listed, nearest
@@ -27,8 +29,10 @@ from lightning_vision.module import VisionModule
 from lightning_vision.resolve import Plan
 from lightning_vision.signatures import class_constants
 from lightning_vision.tasks import TASKS
-from lightning_vision.types import IMAGENET_STATS, Geometry, PixelStats, TargetSpec
+from lightning_vision.types import IMAGENET_STATS, FeatureInfo, Geometry, PixelStats, TargetSpec
 
+# Settings of an encoder that its features do not depend on, given the weights.
+WHERE_WEIGHTS_COME_FROM = ("weights", "use_pretrained", "model_cache_dir", "saved_weights_in_checkpoint")
 # Pixels a side of the image that finds out which parameters are used.
 PROBE_SIZE = 32
 
@@ -46,6 +50,7 @@ def build_module(plan: Plan) -> VisionModule:
     if not plan.encoder_rebuild:
         module.decoder.start(encoder, target.class_names)
     _check_monitor(config["monitor"], module)
+    _decide_embeddings(plan, module)
     return module
 
 
@@ -142,6 +147,8 @@ def _assemble(
         lr=optimizer["lr"],
         weight_decay=optimizer.get("weight_decay", 0.0),
         encoder_lr_factor=config["encoder_lr_factor"],
+        encoder_layer_decay=config.get("encoder_layer_decay"),
+        encoder_freeze_epochs=config.get("encoder_freeze_epochs", 0),
         config=config,
         seed=config["seed"],
     )
@@ -220,13 +227,61 @@ def _decide_neck(plan: Plan, encoder: Encoder) -> None:
     config = plan.config
     if not (config["neck"] or {}).get("auto"):
         return
-    wants_maps = class_constants(config["decoder"]["_target_"])["consumes"] == "pyramid"
-    if wants_maps and encoder.info.one_scale:
-        config["neck"] = OmegaConf.to_container(OmegaConf.load(options_of("neck")["pyramid"]))
-        plan.reasons["neck"] = f"the encoder's maps all have stride {encoder.info.strides[0]}"
+    constants = class_constants(config["decoder"]["_target_"])
+    name = neck_of(constants, encoder.info)
+    config["neck"] = None if name is None else OmegaConf.to_container(OmegaConf.load(options_of("neck")[name]))
+    if constants["consumes"] != "pyramid":
+        plan.reasons["neck"] = "the decoder takes no maps"
+    elif not encoder.info.one_scale:
+        plan.reasons["neck"] = "the encoder's maps have several strides"
     else:
-        config["neck"] = None
-        plan.reasons["neck"] = "the encoder's maps have several strides" if wants_maps else "the decoder takes no maps"
+        taken = "as they are" if name is None else f"through the neck {name}"
+        plan.reasons["neck"] = (
+            f"the encoder's maps all have stride {encoder.info.strides[0]}; the decoder takes them {taken}"
+        )
+
+
+def _decide_embeddings(plan: Plan, module: VisionModule) -> None:
+    """Give the module a cache for its encoder's features, where they are to be cached; null is decided here."""
+    settings, info, geometry = plan.preprocessing, module.encoder.info, plan.geometry
+    wanted = plan.config["preprocessing"].get("cache_encoder_embeddings")
+    if wanted is False:
+        return
+    consumes = module.decoder.consumes
+    shapes: list[tuple[int, ...]] = [
+        (info.embed_dim,) if consumes == "embedding" else (len(module.encoder.head_classes),)
+    ]
+    if consumes == "pyramid":
+        size = (geometry.height, geometry.width)
+        shapes = [(c, *cells(size, s)) for c, s in zip(info.channels, info.strides, strict=True)]
+
+    def identity() -> dict[str, Any]:
+        return {
+            "encoder": {k: v for k, v in plan.config["encoder"].items() if k not in WHERE_WEIGHTS_COME_FROM},
+            "consumes": consumes,
+            "weights": module.encoder.weights_digest(),
+            "pixel_stats": [list(module.pixel_stats.mean), list(module.pixel_stats.std)],
+            "precision": str(module.trainer.precision),
+            "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "transformers")},
+        }
+
+    cache = EmbeddingCache(
+        module.encode_to_store, shapes, identity, settings.embedding_cache_limit if wanted is None else None
+    )
+    if wanted is None:
+        mask_shape = None if plan.index.mask is None else (geometry.height, geometry.width)
+        rows = plan.index.counts()["train"] + plan.index.counts()["val"]
+        wanted, why = worth_caching(rows * cache.bytes_of_row(mask_shape), settings)
+        plan.config["preprocessing"]["cache_encoder_embeddings"] = wanted
+        plan.reasons["preprocessing.cache_encoder_embeddings"] = why
+    if wanted:
+        module.embeddings = cache
+
+
+def neck_of(decoder: Mapping[str, Any], info: FeatureInfo) -> str | None:
+    """Name of the neck that a decoder with these class constants needs behind an encoder, if any."""
+    needs = decoder["consumes"] == "pyramid" and info.one_scale
+    return cast(str | None, decoder["one_scale_neck"]) if needs else None
 
 
 def _check_monitor(monitor: str, module: VisionModule) -> None:

@@ -43,6 +43,8 @@ class Settings:
     epochs: Annotated[int, Between(1)] = 10
     lr: Annotated[float, Between(0, low_open=True)] = 1.0e-3
     encoder_lr_factor: Annotated[float, Between(0)] | Literal["auto"] = "auto"
+    encoder_layer_decay: Annotated[float, Between(0, 1, low_open=True)] | None = None
+    encoder_freeze_epochs: Annotated[int, Between(0)] = 0
     tied: str | None = None
     seed: Annotated[int, Between(0, 4294967295)] = 0
     monitor: str = "auto"

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
+from lightning_vision.callbacks.unfreeze import FreezeEncoder
 from lightning_vision.checkpoint import pack, restore_encoder_weights
+from lightning_vision.data.embeddings import EmbeddingCache
 from lightning_vision.decoders.base import Decoder
 from lightning_vision.encoders.base import Encoder
 from lightning_vision.inference.restore import restore_size
 from lightning_vision.metrics import EpochScores
-from lightning_vision.optim import parameter_groups
+from lightning_vision.optim import learning_rates, parameter_groups
 from lightning_vision.tasks.base import Task
 from lightning_vision.types import Batch, Geometry, PixelStats
 
@@ -59,6 +62,9 @@ class VisionModule(LightningModule):
         lr: Learning rate of everything but the encoder.
         weight_decay: Weight decay of matrices and kernels.
         encoder_lr_factor: The encoder's learning rate is ``lr`` times this.
+        encoder_layer_decay: Each layer of the encoder learns with this times the rate of the one above it; None = all
+            with the same rate.
+        encoder_freeze_epochs: The encoder is frozen in the first so many epochs, and trained from then on.
         config: The resolved config as plain data; it is saved in every checkpoint.
         seed: Base of the random numbers of every training step.
     """
@@ -77,6 +83,8 @@ class VisionModule(LightningModule):
         lr: float = 1e-3,
         weight_decay: float = 0.0,
         encoder_lr_factor: float = 1.0,
+        encoder_layer_decay: float | None = None,
+        encoder_freeze_epochs: int = 0,
         config: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
@@ -94,6 +102,8 @@ class VisionModule(LightningModule):
         self.lr = lr
         self.weight_decay = weight_decay
         self.encoder_lr_factor = encoder_lr_factor
+        self.encoder_layer_decay = encoder_layer_decay
+        self.freezing = FreezeEncoder(encoder_freeze_epochs) if encoder_freeze_epochs else None
         self.config = dict(config or {})
         self.seed = seed
         self.train_loss = MeanMetric(nan_strategy="disable")
@@ -103,6 +113,11 @@ class VisionModule(LightningModule):
         # Segmentation is also scored at the size of each mask's own file.
         self.original_scores = task.scores() if task.target_kind == "mask" else None
         self.results: dict[str, dict[str, Tensor]] = {}
+        # Of the last step, by name; of the encoder's layers, before the schedule.
+        self.rates: dict[str, float] = {}
+        self.encoder_rates: list[float] = []
+        # The features of a frozen encoder, where a fit reads them instead of computing them anew in every epoch.
+        self.embeddings: EmbeddingCache | None = None
 
     # The way of an image
 
@@ -112,49 +127,78 @@ class VisionModule(LightningModule):
         Args:
             image: ``(B, C, H, W)`` uint8 in [0, 255] or float in [0, 1], of any height and width.
         """
-        size = (image.shape[-2], image.shape[-1])
+        return self.decode(self.encode(image), (image.shape[-2], image.shape[-1]))
+
+    def encode(self, image: Tensor) -> Tensor | list[Tensor]:
+        """Return the encoder's features as the decoder (or the neck) takes them.
+
+        Args:
+            image: As in ``forward``.
+        """
         pixels = self.normalize(image)
         if self.decoder.consumes == "embedding":
-            return self.decoder(self.encoder.embed(pixels), size)
+            return self.encoder.embed(pixels)
         if self.decoder.consumes == "logits":
-            return self.decoder(self.encoder.classify(pixels), size)
-        maps = self.encoder.pyramid(pixels)
+            return self.encoder.classify(pixels)
+        return self.encoder.pyramid(pixels)
+
+    def decode(self, features: Tensor | list[Tensor], size: tuple[int, int]) -> Tensor:
+        """Return logits of the encoder's features for images of this height and width."""
         if self.neck is not None:
-            maps = self.neck(maps, size)
-        return self.decoder(maps, size)
+            features = self.neck(features, size)
+        return self.decoder(features, size)
+
+    @torch.no_grad()
+    def encode_to_store(self, image: Tensor) -> list[Tensor]:
+        """Return the features of images as the embedding cache keeps them: float32, on the CPU, without autograd."""
+        with self.trainer.precision_plugin.forward_context():
+            features = self.encode(image.to(self.device))
+        return [f.float().cpu() for f in (features if isinstance(features, list) else [features])]
+
+    def _logits(self, batch: Batch) -> Tensor:
+        """Logits of a batch of images, or of features that were read from the embedding cache."""
+        if "features" not in batch:
+            return self(batch["image"])
+        features = [f.to(self.normalize.scale.dtype) for f in batch["features"]]
+        size = (self.geometry.height, self.geometry.width)
+        return self.decode(features if self.decoder.consumes == "pyramid" else features[0], size)
 
     # Training
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the random numbers of this step, so that a resumed run draws what an uninterrupted one does."""
-        torch.manual_seed(_mix(self.seed, self.current_epoch, batch_idx, self.global_rank))
+        seed_step(_mix(self.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Augment, predict, and return the loss."""
-        image, target = batch["image"], batch.get("target")
+        target = batch.get("target")
         if len(self.augmentation):
+            image = batch["image"]
             generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
             for transform in self.augmentation:
                 image, target = transform(image, target, generator)
-        logits = self(image)
+            logits = self(image)
+        else:
+            logits = self._logits(batch)
         loss = self._loss(logits, target)
-        self.train_loss.update(loss.detach(), len(image))
+        self.train_loss.update(loss.detach(), len(batch["index"]))
         if self.train_scores is not None and target is not None:
             self.train_scores.update(logits.detach(), target)
         return loss
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Note the learning rates of the step: behind the last step of an epoch stand those of the next."""
+        self.rates = learning_rates(optimizer.param_groups)
+
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's training figures and the learning rates."""
+        """Log the epoch's training figures, and the learning rates of its last step."""
         row = {"train/loss": self.train_loss.compute()}
         self.train_loss.reset()
         if self.train_scores is not None:
             figures = self.task.figures(self.train_scores.compute())
             row |= {f"train/{k}": torch.tensor(v) for k, v in figures.items()}
             self.train_scores.reset()
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        for group in optimizer.param_groups:  # type: ignore[union-attr]
-            if not group["name"].endswith("_no_decay"):
-                row[f"lr/{group['name']}"] = torch.tensor(float(group["lr"]))
+        row |= {f"lr/{name}": torch.tensor(rate) for name, rate in self.rates.items()}
         self.log_dict(row, sync_dist=True)
 
     # Evaluation
@@ -176,12 +220,12 @@ class VisionModule(LightningModule):
         for row, sample in zip(batch["index"].tolist(), logits, strict=True):
             mask = torch.as_tensor(data.original_mask(row)).to(logits.device)
             size = (mask.shape[-2], mask.shape[-1])
-            method = data.preprocessing.resize_method
-            if method == "interpolate":
-                resized = restore_size(sample, size, method)
+            resize = data.preprocessing.resize
+            if resize.method == "interpolate":
+                resized = restore_size(sample, size, resize)
             else:
                 # Counted in the image's pixels, where a mask may be coarser or finer.
-                resized = restore_size(sample, data.original_size(row), method, data.preprocessing.crop_fraction)
+                resized = restore_size(sample, data.original_size(row), resize)
                 resized = nn.functional.interpolate(resized.unsqueeze(0), size, mode="nearest-exact")[0]
             # Pixels that the crop left out have no prediction and are not scored.
             known = ~resized.isnan().any(0)
@@ -206,9 +250,9 @@ class VisionModule(LightningModule):
 
     def _evaluate(self, batch: Batch, scores: EpochScores) -> Tensor | None:
         # A rank with fewer rows than the others gets empty batches at the end.
-        if not len(batch["image"]):
+        if not len(batch["index"]):
             return None
-        logits = self(batch["image"])
+        logits = self._logits(batch)
         scores.update(logits, batch["target"], self._loss(logits, batch["target"]))
         return logits
 
@@ -225,12 +269,20 @@ class VisionModule(LightningModule):
 
     # Optimisation and checkpoints
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Bring along what freezes the encoder for the first epochs."""
+        return [] if self.freezing is None else [self.freezing]
+
     def configure_optimizers(self) -> Any:
         """Build the optimizer over the parameter groups, and its schedule by steps."""
         if self.configure is None:
             raise RuntimeError("this module was built without an optimizer: it predicts only")
         heads = [m for m in (self.neck, self.decoder, self.loss) if m is not None]
-        groups = parameter_groups(self.encoder, heads, self.lr, self.weight_decay, self.encoder_lr_factor)
+        with nullcontext() if self.freezing is None else self.freezing.lifted():
+            groups = parameter_groups(
+                self.encoder, heads, self.lr, self.weight_decay, self.encoder_lr_factor, self.encoder_layer_decay
+            )
+        self.encoder_rates = sorted({group["lr"] for group in groups if group["name"].startswith("encoder")})
         optimizer, schedule = self.configure(groups, self._total_steps())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -256,6 +308,17 @@ class VisionModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put back encoder weights that the checkpoint does not hold."""
         restore_encoder_weights(self, checkpoint)
+
+
+def seed_step(seed: int, device: torch.device) -> None:
+    """Seed the generators of the CPU and of the device that is used.
+
+    ``torch.manual_seed`` does the same for every kind of device that torch knows; for those that are not in use it
+    notes the call with its whole stack, which costs time and memory in every step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
 
 
 def _mix(*numbers: int) -> int:

@@ -22,6 +22,8 @@ TASK_OF_OUTPUT = {"label": "classification", "mask": "segmentation"}
 KIND_OF_TASK: dict[str, TargetKind] = {"classification": "label", "segmentation": "mask"}
 DEFAULT_LOSS = {"classification": "softmax_cross_entropy", "segmentation": "softmax_cross_entropy"}
 DECODER_OF_TASK = {"classification": "classifier", "segmentation": "unet"}
+# What an encoder has where nothing of it is trained.
+NOT_TRAINED = {"trainable": False, "skip": True}
 MONITOR = {"classification": "val/accuracy", "segmentation": "val/mean_iou"}
 
 
@@ -82,9 +84,13 @@ def resolve(cfg: DictConfig | Mapping[str, Any], source: str | Sequence[str] | N
     preprocessing = cast(Preprocessing, instantiate(config["preprocessing"]))
     geometry = _geometry(config, index, preprocessing, reasons)
     _encoder_channels(config, geometry, reasons)
+    if config["encoder"].get("image_size") == "auto":
+        config["encoder"]["image_size"] = [geometry.height, geometry.width]
     _encoder_weights(config["encoder"])
     _monitor(config, index, task, reasons)
     _encoder_lr(config, reasons)
+    _encoder_training(config)
+    _embeddings(config, reasons)
     assert index.target is not None
     return Plan(config, reasons, task, index, index.target, geometry, preprocessing)
 
@@ -164,11 +170,12 @@ def _neck(config: dict[str, Any]) -> None:
 
 
 def _head(config: Mapping[str, Any]) -> None:
-    """Refuse a decoder that applies the encoder's own classifier where there is none."""
-    if class_constants(config["decoder"]["_target_"])["consumes"] != "logits":
+    """Refuse a decoder that lives on the encoder's pretrained weights where there are none, or no classifier."""
+    constants = class_constants(config["decoder"]["_target_"])
+    if not constants["ready"]:
         return
     encoder = config["encoder"]
-    if not keeps_head(encoder):
+    if constants["consumes"] == "logits" and not keeps_head(encoder):
         having = [
             name for name, path in options_of("encoder").items() if keeps_head(cast(DictConfig, OmegaConf.load(path)))
         ]
@@ -178,9 +185,9 @@ def _head(config: Mapping[str, Any]) -> None:
             expected=f"an encoder with a classifier: {listed(having)}",
             override=[f"encoder={having[0]}", f"decoder={DECODER_OF_TASK['classification']}"],
         )
-    if encoder.get("skip") or not encoder.get("use_pretrained", False):
+    if encoder.get("skip") or not encoder.get("use_pretrained", True):
         raise ConfigError(
-            "The decoder applies the classifier that came with the encoder's weights, and they are not loaded.",
+            "The decoder lives on the encoder's pretrained weights, and they are not loaded.",
             given=f"encoder.use_pretrained={encoder.get('use_pretrained')}, encoder.skip={encoder.get('skip')}",
             override=["encoder.use_pretrained=true encoder.skip=false", "decoder=classifier"],
         )
@@ -285,3 +292,53 @@ def _encoder_lr(config: dict[str, Any], reasons: dict[str, str]) -> None:
     pretrained = encoder.get("use_pretrained", False) and encoder.get("adapter") is None
     config["encoder_lr_factor"] = 0.1 if pretrained else 1.0
     reasons["encoder_lr_factor"] = "pretrained weights change slowly" if pretrained else "all trained weights are new"
+
+
+def _encoder_training(config: Mapping[str, Any]) -> None:
+    """Refuse settings of an encoder's training where it is not trained."""
+    encoder = config["encoder"]
+    fixed = next((f"encoder.{k}={str(v).lower()}" for k, v in NOT_TRAINED.items() if encoder.get(k) is v), None)
+    for key, off in (("encoder_layer_decay", None), ("encoder_freeze_epochs", 0)):
+        if fixed and config.get(key, off) != off:
+            raise ConfigError(
+                f"{key} is about the training of the encoder, and it is not trained.",
+                given=f"{key}={config[key]} and {fixed}",
+                override=[f"{key}={'null' if off is None else off}", "encoder.trainable=true encoder.skip=false"],
+            )
+    freeze = config.get("encoder_freeze_epochs", 0)
+    if freeze and freeze >= config["epochs"]:
+        raise ConfigError(
+            "The encoder would never be unfrozen.",
+            given=f"encoder_freeze_epochs={freeze} and epochs={config['epochs']}",
+            expected="fewer than epochs, or an encoder that is frozen for good",
+            override=[f"epochs={freeze + 1}", "encoder_freeze_epochs=0 encoder.trainable=false"],
+        )
+
+
+def _embeddings(config: dict[str, Any], reasons: dict[str, str]) -> None:
+    """Refuse to cache features that change, or leave it; null is decided when the size of the features is known."""
+    settings, encoder = config["preprocessing"], config["encoder"]
+    wanted = settings.get("cache_encoder_embeddings")
+    random = [f"augmentation.{name}" for name, node in (config.get("augmentation") or {}).items() if node]
+    changing = (
+        (encoder.get("trainable", True), "encoder.trainable=true", "the encoder is trained", "encoder.trainable=false"),
+        (encoder.get("adapter"), "encoder.adapter", "the encoder's adapter is trained", "encoder.adapter=null"),
+        (encoder.get("skip"), "encoder.skip=true", "there is no encoder", "encoder.skip=false"),
+        (random, listed(random), "the augmentation changes the images", "augmentation=none"),
+    )
+    clashes = [(given, why) for there, given, why, _ in changing if there]
+    if wanted is False or not clashes:
+        return
+    if wanted is None:
+        settings["cache_encoder_embeddings"] = False
+        reasons["preprocessing.cache_encoder_embeddings"] = clashes[0][1]
+        return
+    raise ConfigError(
+        f"Embeddings can be cached only where they are the same in every epoch, and {clashes[0][1]}.",
+        given=f"preprocessing.cache_encoder_embeddings=true with {listed(given for given, _ in clashes)}",
+        expected="a frozen encoder, no adapter and no augmentation",
+        override=[
+            "preprocessing.cache_encoder_embeddings=null",
+            " ".join(mend for there, *_, mend in changing if there),
+        ],
+    )

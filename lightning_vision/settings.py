@@ -14,6 +14,8 @@ from lightning_vision.types import TargetSpec
 # The seed is not among them: it decides which rows are test rows where the data bring no split.
 OWN = ("action", "checkpoint", "source", "output_dir", "data", "batch_size", "trainer", "callbacks", "logger")
 OWN_PREPROCESSING = ("mode", "prefetch_size", "lazy_cache_dir", "decode_threads", "bad_image")
+# The features of a frozen encoder are the same wherever they come from, up to their rounding.
+RESUMED_PREPROCESSING = (*OWN_PREPROCESSING, "cache_encoder_embeddings", "embedding_cache_limit")
 # What may change when a run goes on; with anything else it would be another run.
 OWN_WHEN_RESUMED = ("epochs", "data", "trainer", "callbacks", "logger")
 PLACES = ("action", "checkpoint", "source", "output_dir")
@@ -81,7 +83,7 @@ def for_resume(saved: Mapping[str, Any], given: Mapping[str, Any], keys: Sequenc
         group = names[0]
         if group in ("hydra", *PLACES):
             continue
-        if group in OWN_WHEN_RESUMED or (group == "preprocessing" and names[-1] in OWN_PREPROCESSING):
+        if group in OWN_WHEN_RESUMED or (group == "preprocessing" and names[-1] in RESUMED_PREPROCESSING):
             if len(names) == 1 or group in whole_groups:
                 merged[group] = given[group]
             else:
@@ -98,13 +100,13 @@ def for_resume(saved: Mapping[str, Any], given: Mapping[str, Any], keys: Sequenc
     if "trainer.max_epochs" not in keys:
         merged["trainer"]["max_epochs"] = merged["epochs"]
     if "preprocessing" in whole_groups:
-        merged["preprocessing"] |= {name: given["preprocessing"][name] for name in OWN_PREPROCESSING}
+        merged["preprocessing"] |= {name: given["preprocessing"][name] for name in RESUMED_PREPROCESSING}
     return merged
 
 
 def _clashes(key: str, given: Mapping[str, Any], saved: Mapping[str, Any]) -> Iterator[str]:
     """Settings below ``key`` that differ; ``auto`` and null were decided when the run began."""
-    if key.removeprefix("preprocessing.") in OWN_PREPROCESSING:
+    if key.removeprefix("preprocessing.") in RESUMED_PREPROCESSING:
         return
     here: Any = given
     there: Any = saved

@@ -17,11 +17,13 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 class Batch(TypedDict):
     """What a loader yields.
 
-    ``image`` uint8 ``(B, C, H, W)``; ``target`` int64 ``(B,)`` class ids or uint8 ``(B, H, W)`` class maps, absent when
-    there is no target; ``index`` int64 ``(B,)``: the row of each sample in the SampleIndex.
+    ``image`` uint8 ``(B, C, H, W)``, or in its place ``features`` of the embedding cache, each ``(B, *shape)``;
+    ``target`` int64 ``(B,)`` class ids or uint8 ``(B, H, W)`` class maps, absent when there is no target; ``index``
+    int64 ``(B,)``: the row of each sample in the SampleIndex.
     """
 
-    image: Tensor
+    image: NotRequired[Tensor]
+    features: NotRequired[list[Tensor]]
     target: NotRequired[Tensor]
     index: Tensor
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch is imported: several test processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Stores of decoded pixels and embeddings do not pile up in the user's own cache folder.
+_CACHE = tempfile.TemporaryDirectory(prefix="lightning_vision-tests-")
+os.environ["LIGHTNING_VISION_CACHE"] = _CACHE.name
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:

@@ -13,7 +13,7 @@ import pytest
 
 from lightning_vision.testing.discs import write_discs
 
-CNN = ["encoder.out_channels=8", "decoder.channels=[16,8,8,8]", "image_size=[32,40]", "batch_size=4"]
+CNN = ["encoder.out_channels=8", "decoder.channels=[16,8]", "image_size=[32,40]", "batch_size=4"]
 
 
 def run(*words: str, cwd: Path) -> str:

@@ -19,6 +19,7 @@ from lightning_vision.encoders.base import Encoder
 from lightning_vision.errors import ConfigError
 from lightning_vision.resolve import keeps_head
 from lightning_vision.signatures import class_constants
+from lightning_vision.testing import conformance
 from lightning_vision.testing.conformance import check_encoder
 from lightning_vision.types import FeatureInfo
 
@@ -221,7 +222,8 @@ def test_every_encoder_keeps_the_contract(encoder_name: str, variant: int) -> No
     def rebuild(**changes: Any) -> Encoder:
         return build_encoder(encoder_name, variant, **changes)
 
-    check_encoder(encoder, rebuild, unused=UNUSED)
+    sizes = [tuple(map(max, size, encoder.min_size)) for size in conformance.SIZES]
+    check_encoder(encoder, rebuild, sizes, UNUSED)
 
 
 @pytest.mark.parametrize(("encoder_name", "variant"), ENCODERS)

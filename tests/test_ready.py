@@ -142,10 +142,8 @@ def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ["encoder=resnet", "encoder.use_pretrained=false", "decoder=pretrained"],
             ["not loaded", "use_pretrained=true"],
         ),
-        (
-            ["encoder=timm", "encoder.model_name=test_vit", "encoder.use_pretrained=false", "decoder=zero_shot"],
-            ["no text tower", "clip", "siglip"],
-        ),
+        (["encoder=clip", "encoder.use_pretrained=false", "decoder=zero_shot"], ["not loaded", "use_pretrained=true"]),
+        (["encoder=stacked_cnn", "decoder=zero_shot"], ["no text tower", "clip", "siglip"]),
         (["encoder=stacked_cnn", "decoder=classifier"], ["must be trained", "zero_shot"]),
         (["encoder=stacked_cnn", "decoder=zero_shot", "decoder.template='a photo'"], ["no place", "{}"]),
     ],
@@ -157,7 +155,7 @@ def test_what_cannot_predict_is_refused_by_name(discs: Path, words: list[str], e
 
 
 def test_without_data_the_classes_must_be_named(discs: Path) -> None:
-    words = ["encoder=timm", "encoder.model_name=test_vit", "encoder.use_pretrained=false", "decoder=zero_shot"]
+    words = ["encoder=stacked_cnn", "decoder=zero_shot"]
     with pytest.raises(ConfigError, match=r"classes must be named") as caught:
         lv.predict(None, discs.parent, words)
     assert "decoder.class_names=[cat,dog]" in str(caught.value)

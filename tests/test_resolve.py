@@ -40,14 +40,15 @@ class TestDecisions:
     def test_every_decision_is_written_with_a_reason(self, table: Path) -> None:
         found = plan(table)
         decided = {"task", "loss", "monitor", "image_size", "preprocessing.num_channels", "encoder.num_channels"}
-        assert set(found.reasons) == {*decided, "encoder_lr_factor"}
+        assert set(found.reasons) == {*decided, "encoder_lr_factor", "preprocessing.cache_encoder_embeddings"}
         assert all(found.reasons.values())
         assert found.config["image_size"] == [found.geometry.height, found.geometry.width]
         assert found.config["encoder"]["num_channels"] == found.geometry.num_channels == 3
 
     def test_what_was_said_has_no_reason(self, table: Path) -> None:
         found = plan(table, "task=segmentation", "image_size=32", "monitor=train/loss", "encoder_lr_factor=0.5")
-        assert set(found.reasons) == {"loss", "preprocessing.num_channels", "encoder.num_channels"}
+        inferred = {"loss", "preprocessing.num_channels", "encoder.num_channels"}
+        assert set(found.reasons) == {*inferred, "preprocessing.cache_encoder_embeddings"}
 
     @pytest.mark.parametrize(
         ("words", "factor"),

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.accelerators import CUDAAccelerator
 
+from lightning_vision.data.embeddings import EmbeddingCache
 from lightning_vision.data.headers import read_header
 from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.loader import Loader
@@ -23,7 +24,8 @@ class VisionDataModule(LightningDataModule):
     """Loaders of the rows of an index.
 
     Batches hold ``image`` uint8 ``(B, C, H, W)``, ``index`` int64 ``(B,)``, and ``target``: int64 ``(B,)`` class ids or
-    uint8 ``(B, H, W)`` class maps, absent when the index has neither.
+    uint8 ``(B, H, W)`` class maps, absent when the index has neither. In a fit with cached embeddings there is a list
+    ``features`` in place of ``image``.
 
     Args:
         index: The samples.
@@ -53,6 +55,7 @@ class VisionDataModule(LightningDataModule):
         self.seed = seed
         self._decoder = SampleDecoder(index, geometry, preprocessing)
         self._modes: dict[Split, Mode] = {}
+        self._embeddings: EmbeddingCache | None = None
         # Kept for the life of the module: the epoch lives in a loader's sampler.
         self._loaders: dict[str, Loader] = {}
 
@@ -63,6 +66,9 @@ class VisionDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Open what the stage needs; in eager mode, decode it.
+
+        In a fit, a module that has an ``EmbeddingCache`` as its ``embeddings`` gets batches with ``features`` in place
+        of ``image``. All other stages run the whole model on images: it is the model that a checkpoint holds.
 
         Raises:
             DataError: Nothing to train on; an image that cannot be decoded (eager); no room on the disk (lazy_cached).
@@ -75,6 +81,10 @@ class VisionDataModule(LightningDataModule):
                 given=", ".join(f"{n} {split}" for split, n in self.index.counts().items()),
                 override="test checkpoint=FILE",
             )
+        fitted = self.trainer.lightning_module if stage == "fit" and self.trainer is not None else None
+        self._embeddings = getattr(fitted, "embeddings", None)
+        if self._embeddings is not None:
+            return  # their key is known when the weights of a resumed run are in place
         for split in splits.get(stage, ()):
             if len(self.index.rows(split)):
                 self._mode(split)
@@ -148,7 +158,13 @@ class VisionDataModule(LightningDataModule):
 
     def _mode(self, split: Split) -> Mode:
         if split not in self._modes:
-            self._modes[split] = open_mode(self._decoder, self.index.rows(split), self._threads(), self._ranks())
+            rows = self.index.rows(split)
+
+            def pixels() -> Mode:
+                return open_mode(self._decoder, rows, self._threads(), self._ranks())
+
+            cache = self._embeddings
+            self._modes[split] = pixels() if cache is None else cache.open(self._decoder, rows, pixels)
         return self._modes[split]
 
     def _eval_loader(self, split: Split) -> Loader | list[Loader]:

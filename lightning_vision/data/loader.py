@@ -206,19 +206,12 @@ class Loader:
     def _start(
         self, rows: npt.NDArray[np.int64], pool: ThreadPoolExecutor
     ) -> tuple[npt.NDArray[np.int64], Batch, Wait]:
-        decoder = self.mode.decoder
-
-        def buffer(shape: tuple[int, ...]) -> Tensor:
-            return torch.empty((len(rows), *shape), dtype=torch.uint8, pin_memory=self.pin_memory)
-
-        images = buffer(decoder.image_shape)
-        masks = None if decoder.mask_shape is None else buffer(decoder.mask_shape)
-        batch: Batch = {"image": images, "index": torch.from_numpy(rows)}
-        if masks is not None:
-            batch["target"] = masks
-        elif decoder.index.label is not None:
-            batch["target"] = torch.from_numpy(decoder.index.label[rows].astype(np.int64))
-        return rows, batch, self.mode.start(rows, images, masks, pool)
+        samples, wait = self.mode.start(rows, pool, self.pin_memory)
+        samples["index"] = torch.from_numpy(rows)
+        label = self.mode.decoder.index.label
+        if label is not None and self.mode.decoder.mask_shape is None:
+            samples["target"] = torch.from_numpy(label[rows].astype(np.int64))
+        return rows, cast(Batch, samples), wait
 
     def _finish(self, rows: npt.NDArray[np.int64], batch: Batch, wait: Wait) -> Batch:
         failures = wait()
@@ -238,7 +231,12 @@ class Loader:
             raise DataError(
                 f"no image of a training batch can be decoded, {len(rows)} of {len(rows)}", given=str(failures[0].error)
             )
-        return cast(Batch, {key: cast(Tensor, value).index_select(0, good) for key, value in batch.items()})
+        return cast(Batch, {key: _taken(value, good) for key, value in batch.items()})
+
+
+def _taken(value: Any, good: Tensor) -> Any:
+    """Samples of one tensor, or of each map of a pyramid."""
+    return [_taken(part, good) for part in value] if isinstance(value, list) else value.index_select(0, good)
 
 
 def _rank_and_world() -> tuple[int, int]:

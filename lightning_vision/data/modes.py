@@ -49,7 +49,7 @@ class SampleDecoder:
     Args:
         index: The samples.
         geometry: Height, width and channels.
-        preprocessing: ``resize_method``, ``crop_fraction`` and ``exact_decode`` count here.
+        preprocessing: ``resize`` and ``exact_decode`` count here.
     """
 
     index: SampleIndex
@@ -72,16 +72,15 @@ class SampleDecoder:
         Raises:
             DataError: Image or mask cannot be decoded, or do not go together.
         """
-        method, fraction = self.preprocessing.resize_method, self.preprocessing.crop_fraction
+        resize, exact = self.preprocessing.resize, self.preprocessing.exact_decode
         sizes = [
-            decode_sized(column[row], self.geometry, method, self.preprocessing.exact_decode, out, fraction)[1]
+            decode_sized(column[row], self.geometry, resize, exact, out)[1]
             for column, out in zip(self.index.images, image.split(self.geometry.num_channels), strict=True)
         ]
         if mask is not None:
             assert self.index.target is not None
             size = (self.geometry.height, self.geometry.width)
-            path = self.index.mask_path(row)
-            decode_mask(path, self.index.target, size, sizes[0], resize_method=method, crop_fraction=fraction, out=mask)
+            decode_mask(self.index.mask_path(row), self.index.target, size, sizes[0], resize=resize, out=mask)
 
 
 class Mode:
@@ -102,18 +101,13 @@ class Mode:
         """Begin to obtain rows of the index.
 
         Returns:
-            Their part of a batch, uint8 ``image`` ``(B, C, H, W)`` and, with masks, uint8 ``target`` ``(B, H, W)``; and
-            what waits until all of it is there.
+            Their part of a batch, uint8 ``image`` ``(B, C, H, W)`` and, with masks, uint8 ``target`` ``(B, H, W)``,
+            which is there after what waits was called.
         """
         samples: dict[str, Any] = {"image": self._buffer(rows, self.decoder.image_shape, pin_memory)}
         if self.decoder.mask_shape is not None:
             samples["target"] = self._buffer(rows, self.decoder.mask_shape, pin_memory)
         return samples, self._fill(rows, samples["image"], samples.get("target"), pool)
-
-    def fetch(self, rows: Rows, pool: Executor) -> tuple[dict[str, Any], list[Failure]]:
-        """Obtain rows of the index; those that failed hold anything."""
-        samples, wait = self.start(rows, pool)
-        return samples, wait()
 
     def close(self) -> None:
         """Free memory and files."""
@@ -122,9 +116,7 @@ class Mode:
         """Begin to fill ``images`` ``(B, C, H, W)`` and ``masks`` ``(B, H, W)``."""
         raise NotImplementedError
 
-    def _buffer(
-        self, rows: Rows, shape: tuple[int, ...], pin_memory: bool, dtype: torch.dtype = torch.uint8
-    ) -> Tensor:
+    def _buffer(self, rows: Rows, shape: tuple[int, ...], pin_memory: bool, dtype: torch.dtype = torch.uint8) -> Tensor:
         return torch.empty((len(rows), *shape), dtype=dtype, pin_memory=pin_memory)
 
     def _slots(self, rows: Rows) -> Rows:
@@ -162,7 +154,7 @@ class LazyCached(Mode):
                 return []
 
             return read
-        return waiting(
+        return _waiting(
             [
                 pool.submit(self._one, row, slot, cached, images[i], None if masks is None else masks[i])
                 for i, (row, slot, cached) in enumerate(zip(rows.tolist(), slots.tolist(), done.tolist(), strict=True))
@@ -284,7 +276,7 @@ def decode_into(decoder: SampleDecoder, rows: Rows, images: Tensor, masks: Tenso
     futures = [
         pool.submit(decoder, row, images[i], None if masks is None else masks[i]) for i, row in enumerate(rows.tolist())
     ]
-    return waiting(futures)
+    return _waiting(futures)
 
 
 def _columns(image: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
@@ -292,7 +284,7 @@ def _columns(image: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
     return {"images": image} if mask is None else {"images": image, "masks": mask}
 
 
-def waiting(futures: list[Future[None]]) -> Wait:
+def _waiting(futures: list[Future[None]]) -> Wait:
     def wait() -> list[Failure]:
         failures = []
         for position, future in enumerate(futures):

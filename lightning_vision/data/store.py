@@ -14,6 +14,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def store_key(index: SampleIndex, rows: npt.NDArray[np.int64], geometry: Geometr
     settings = {
         "format": FORMAT_VERSION,
         "geometry": [geometry.height, geometry.width, geometry.num_channels],
-        "resize_method": [preprocessing.resize_method, preprocessing.crop_fraction],
+        "resize": astuple(preprocessing.resize),
         "exact_decode": preprocessing.exact_decode,
         "route": [ROUTE, torch.__version__, torchvision.__version__, PIL.__version__],
         # A store holds only masks whose values were found valid for this target.

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,12 +29,15 @@ class Decoder(nn.Module):
             those of the classifier that came with the encoder's weights.
         output: ``label``: logits ``(B, num_classes)``; ``mask``: logits ``(B, num_classes, H, W)``.
         ready: Whether it predicts before any training, with what ``start`` took from a pretrained encoder.
+        one_scale_neck: The neck that ``neck=auto`` puts behind an encoder whose maps all have one stride, by its name;
+            None: the decoder takes these maps as they are.
     """
 
     injected: ClassVar[tuple[str, ...]] = ("info", "num_classes")
     consumes: ClassVar[str]
     output: ClassVar[str]
     ready: ClassVar[bool] = False
+    one_scale_neck: ClassVar[str | None] = "pyramid"
 
     def __init__(self, info: FeatureInfo, num_classes: int) -> None:
         super().__init__()
@@ -53,6 +57,24 @@ class Decoder(nn.Module):
 
     def start(self, encoder: Encoder, class_names: Sequence[str]) -> None:
         """Take first weights from a pretrained encoder; called for a new model, not for one that is loaded."""
+
+
+def levels_of(info: FeatureInfo, finest: int = 1) -> dict[int, int]:
+    """Return the strides to decode, fine to coarse, each with the position of its map.
+
+    Where several maps share a stride the deepest of them speaks for it.
+
+    Args:
+        info: What the encoder (or the neck) tells about its features.
+        finest: Maps of a smaller stride are left out, unless there are no others.
+    """
+    levels = {stride: i for i, stride in enumerate(info.strides)}
+    return {stride: i for stride, i in levels.items() if stride >= finest} or levels
+
+
+def channels_last(features: Tensor | list[Tensor]) -> list[Tensor]:
+    """Lay maps out with the channels of a pixel side by side, where convolutions and resampling are faster."""
+    return [x.contiguous(memory_format=torch.channels_last) for x in features]
 
 
 def cells(size: tuple[int, int], stride: float) -> tuple[int, int]:

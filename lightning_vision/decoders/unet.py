@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
-from lightning_vision.decoders.base import Decoder, resample
-from lightning_vision.encoders.layers import FCStack, merge_layers
+from lightning_vision.decoders.base import Decoder, channels_last, levels_of, resample
+from lightning_vision.decoders.blocks import class_conv, conv_norm_relu, fc_stack, norm_relu
+from lightning_vision.decoders.joined_conv import JoinedConv
 from lightning_vision.encoders.options import Activation, Initializer, Norm
 from lightning_vision.errors import ConfigError
+from lightning_vision.overrides import override
 from lightning_vision.types import Between, FeatureInfo
 
 # Channels per pixel of stride: 256 at stride 16 down to 16 at stride 1, segmentation_models.pytorch's widths for an
@@ -44,7 +45,8 @@ class UNetDecoder(Decoder):
         fc_layers: One mapping a layer, for layers that differ (keys as in the classifier). Its length is their number.
 
     Raises:
-        ConfigError: If ``channels`` names fewer widths than there are stages, or a layer has an unknown key or value.
+        ConfigError: If ``channels`` does not name as many widths as there are stages, or a layer has an unknown key or
+            value.
     """
 
     consumes: ClassVar[str] = "pyramid"
@@ -56,7 +58,7 @@ class UNetDecoder(Decoder):
         num_classes: int,
         conv_norm: Literal["batch"] | None = "batch",
         num_stages: Annotated[int, Between(1)] = 4,
-        channels: list[int] | None = None,
+        channels: list[Annotated[int, Between(1)]] | None = None,
         upsample_mode: Literal["bilinear", "nearest"] = "bilinear",
         num_fc_layers: Annotated[int, Between(0)] = 0,
         fc_output_size: Annotated[int, Between(1)] = 256,
@@ -70,43 +72,25 @@ class UNetDecoder(Decoder):
         fc_layers: list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(info, num_classes)
-        # Where several maps share a stride the deepest of them speaks for it.
-        self.level_of = {stride: i for i, stride in enumerate(info.strides)}
-        self.strides = stage_strides(tuple(self.level_of), num_stages)
-        widths = channels or [min(CHANNELS_PER_STRIDE * stride, MAX_CHANNELS) for stride in self.strides[1:]]
-        if len(widths) < len(self.strides) - 1:
+        self.levels = levels_of(info)
+        self.strides = stage_strides(tuple(self.levels), num_stages)
+        widths = [min(CHANNELS_PER_STRIDE * stride, MAX_CHANNELS) for stride in self.strides[1:]]
+        if channels is not None and len(channels) != len(widths):
             raise ConfigError(
-                "The U-Net decoder needs a width for every stage.",
-                given=f"decoder.channels={widths}",
-                expected=f"{len(self.strides) - 1} numbers, for strides {self.strides[1:]}",
-                override="decoder.channels=null",
+                "The U-Net decoder needs one width for every stage.",
+                given=f"decoder.channels={channels}",
+                expected=f"{len(widths)} numbers, for strides {self.strides[1:]}",
+                override=["decoder.channels=null", override("decoder.channels", widths)],
             )
-        self.upsample_mode = upsample_mode
         self.stages = nn.ModuleList()
         width = info.channels[-1]
-        for stride, out in zip(self.strides[1:], widths, strict=False):
-            skip = info.channels[self.level_of[stride]] if stride in self.level_of else 0
-            self.stages.append(nn.Sequential(*_conv(width + skip, out, conv_norm), *_conv(out, out, conv_norm)))
+        for before, stride, out in zip(self.strides, self.strides[1:], channels or widths, strict=False):
+            beside = [(info.channels[self.levels[stride]], stride)] if stride in self.levels else []
+            join = JoinedConv([(width, before), *beside], out, stride, upsample_mode, bias=conv_norm is None)
+            self.stages.append(_Stage(join, conv_norm))
             width = out
-        layers = merge_layers(
-            "decoder.fc_layers",
-            fc_layers,
-            num_fc_layers,
-            {
-                "output_size": fc_output_size,
-                "use_bias": fc_use_bias,
-                "weights_initializer": fc_weights_initializer,
-                "bias_initializer": fc_bias_initializer,
-                "norm": fc_norm,
-                "norm_params": fc_norm_params,
-                "activation": fc_activation,
-                "dropout": fc_dropout,
-            },
-        )
-        self.fc = FCStack(width, layers, per_pixel=True)
-        self.head = nn.Conv2d(self.fc.out_features, num_classes, 3, padding=1)
-        nn.init.xavier_uniform_(self.head.weight)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        self.fc = fc_stack(width, locals())
+        self.head = class_conv(self.fc.out_features, num_classes, kernel_size=3)
 
     def forward(self, features: Tensor | list[Tensor], size: tuple[int, int]) -> Tensor:
         """Return logits ``(B, num_classes, H, W)`` at ``size``.
@@ -115,13 +99,26 @@ class UNetDecoder(Decoder):
             features: Maps ``(B, info.channels[i], ceil(H / info.strides[i]), ceil(W / info.strides[i]))``.
             size: Height and width of the images, in pixels.
         """
+        features = channels_last(features)
         x = features[-1]
-        for stage, before, stride in zip(self.stages, self.strides, self.strides[1:], strict=False):
-            x = resample(x, before, stride, size, mode=self.upsample_mode)
-            if stride in self.level_of:
-                x = torch.cat((x, features[self.level_of[stride]]), 1)
-            x = stage(x)
+        for stage, stride in zip(self.stages, self.strides[1:], strict=True):
+            beside = [features[self.levels[stride]]] if stride in self.levels else []
+            x = stage([x, *beside], size)
         return resample(self.head(self.fc(x)), self.strides[-1], 1, size)
+
+
+class _Stage(nn.Module):
+    """Two 3 x 3 convolutions, the first of what comes from below and of the encoder's map beside it."""
+
+    def __init__(self, join: JoinedConv, norm: str | None) -> None:
+        super().__init__()
+        width = join.out_channels
+        self.join = join
+        self.rest = nn.Sequential(*norm_relu(width, norm), *conv_norm_relu(width, width, norm=norm))
+
+    def forward(self, maps: list[Tensor], size: tuple[int, int]) -> Tensor:
+        y: Tensor = self.rest(self.join(maps, size))
+        return y
 
 
 def stage_strides(levels: tuple[int, ...], num_stages: int) -> tuple[int, ...]:
@@ -146,11 +143,3 @@ def stage_strides(levels: tuple[int, ...], num_stages: int) -> tuple[int, ...]:
         else:
             strides.append(half)
     return tuple(strides)
-
-
-def _conv(in_channels: int, out_channels: int, norm: str | None) -> list[nn.Module]:
-    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=norm is None)
-    nn.init.kaiming_uniform_(conv.weight, nonlinearity="relu")
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-    return [conv, *([nn.BatchNorm2d(out_channels)] if norm == "batch" else []), nn.ReLU(inplace=True)]

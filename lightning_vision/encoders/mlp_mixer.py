@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ class MLPMixer(Encoder):
         avg_pool: Whether the embedding is the average over the patches, ``(embed_size,)``. False: all patches of the
             grid of ``image_size``, row by row, ``(rows * columns * embed_size,)``.
         image_size: Height and width of the images that the token mixing is built for, in pixels, one number or (height,
-            width). None: 224.
+            width). ``auto``: those that the images are brought to; 224 where that is not known.
         num_channels: Channels of the images. None: 3.
         trainable: False freezes the encoder.
         skip: Leave the encoder out: the image itself is the only map.
@@ -63,7 +63,7 @@ class MLPMixer(Encoder):
         num_layers: Annotated[int, Between(1)] = 8,
         dropout: Annotated[float, Between(0, 1, high_open=True)] = 0.0,
         avg_pool: bool = True,
-        image_size: Annotated[int, Between(1)] | tuple[int, int] | None = None,
+        image_size: Annotated[int, Between(1)] | tuple[int, int] | Literal["auto"] = "auto",
         num_channels: int | None = None,
         trainable: bool = True,
         skip: bool = False,
@@ -72,7 +72,7 @@ class MLPMixer(Encoder):
         super().__init__(num_channels, trainable, skip, adapter)
         if self.skip:
             return
-        height, width = pair(IMAGE_SIZE if image_size is None else image_size, "encoder.image_size")
+        height, width = pair(IMAGE_SIZE if image_size == "auto" else image_size, "encoder.image_size")
         self.grid = (-(-height // patch_size), -(-width // patch_size))
         patches = self.grid[0] * self.grid[1]
         self.avg_pool = avg_pool

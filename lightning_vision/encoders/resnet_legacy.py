@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from typing import Any, Literal
 
 from lightning_vision.encoders.timm import TimmEncoder
 from lightning_vision.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 # Of the depth 152 timm has weights for wider networks only.
 PRETRAINED = ("18", "34", "50", "101")
@@ -52,11 +54,7 @@ class ResNetLegacy(TimmEncoder):
         adapter: str | dict[str, Any] | None = None,
         keep_head: bool = False,
     ) -> None:
-        warnings.warn(
-            "encoder=resnet_legacy is deprecated and will be removed; its successor is encoder=resnet.",
-            FutureWarning,
-            stacklevel=2,
-        )
+        log.warning("encoder=resnet_legacy is deprecated and will be removed: use encoder=resnet")
         if use_pretrained and not skip and weights is None and str(model_variant) not in PRETRAINED:
             raise ConfigError(
                 "There are no pretrained weights of this depth.",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Literal
 
+from lightning_vision.annotations import spelled
 from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.types import HALF_STATS, PixelStats
 
@@ -309,7 +310,9 @@ def variants(node: Mapping[str, Any]) -> list[str]:
 
 
 def find_model(family: str, variant: str | int) -> Model:
-    """Return a model by family and variant; underscores do not count, since a shell may turn ``50_2`` into 502.
+    """Return a model by family and variant.
+
+    Underscores and dots do not count: Hydra may turn ``50_2`` into 502, and ``0_5`` may be typed as 0.5.
 
     Raises:
         ConfigError: If there is no such family, or if it has no such variant.
@@ -323,8 +326,8 @@ def find_model(family: str, variant: str | int) -> Model:
         )
     known = FAMILIES[family]
     # Exact names first: without underscores x_1_6gf and x_16gf are the same.
-    plain = {name.replace("_", ""): model for name, model in known.items()}
-    found = known.get(str(variant)) or plain.get(str(variant).replace("_", ""))
+    plain = {spelled(name): model for name, model in known.items()}
+    found = known.get(str(variant)) or plain.get(spelled(variant))
     if found is None:
         raise ConfigError(
             f"{family} has no such variant.",

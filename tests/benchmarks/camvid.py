@@ -110,7 +110,8 @@ def main(decoder: str, seeds: int) -> None:
     table = Table("seed", "ours, last epoch", "smp, last epoch", "ours, best checkpoint", "ours: CPU s", "smp: CPU s")
     rows = []
     for seed in range(seeds):
-        (last, best, seconds), (theirs, their_seconds) = ours(decoder, root, weights, seed), peer(decoder, data, weights, seed)
+        last, best, seconds = ours(decoder, root, weights, seed)
+        theirs, their_seconds = peer(decoder, data, weights, seed)
         rows.append((last, theirs, best))
         cells = (f"{last:.4f}", f"{theirs:.4f}", f"{best:.4f}", f"{seconds:.0f}", f"{their_seconds:.0f}")
         table.add_row(str(seed), *cells)
@@ -121,8 +122,8 @@ def main(decoder: str, seeds: int) -> None:
     table.add_row("spread (max - min)", *(f"{max(column) - min(column):.4f}" for column in columns))
     Console(width=120).print(table)
     print(
-        f"{decoder}: figure: mean IoU {means[0]:.4f}, limit: smp {means[1]:.4f}, ratio {means[0] / means[1]:.3f}, target >= 1, "
-        f"holds: {means[0] >= means[1]}"
+        f"{decoder}: figure: mean IoU {means[0]:.4f}, limit: smp {means[1]:.4f}, ratio {means[0] / means[1]:.3f}, "
+        f"target >= 1, holds: {means[0] >= means[1]}"
     )
 
 

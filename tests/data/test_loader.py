@@ -37,7 +37,7 @@ class Fake(Mode):
         super().__init__(SampleDecoder(index, Geometry(1, 1, 1), Preprocessing()), rows)
         self.failing, self.started = failing, 0
 
-    def start(self, rows: np.ndarray, images: torch.Tensor, masks: torch.Tensor | None, pool: Executor) -> Wait:
+    def _fill(self, rows: np.ndarray, images: torch.Tensor, masks: torch.Tensor | None, pool: Executor) -> Wait:
         self.started += 1
         images.copy_(torch.from_numpy(rows % 251).reshape(-1, 1, 1, 1))
         bad = [(i, int(r)) for i, r in enumerate(rows) if r in self.failing]

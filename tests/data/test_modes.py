@@ -40,12 +40,11 @@ def mode_of(index: SampleIndex, cache: Path, mode: str, rows: np.ndarray | None 
     return open_mode(SampleDecoder(index, Geometry(8, 9, 3), preprocessing), np.arange(N) if rows is None else rows)
 
 
-def fetch(mode: Mode, rows: list[int], masks: bool = True) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
-    images = torch.full((len(rows), 3, 8, 9), 77, dtype=torch.uint8)
-    targets = torch.full((len(rows), 8, 9), 77, dtype=torch.uint8)
+def fetch(mode: Mode, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor | None, list[int]]:
     with ThreadPoolExecutor(2) as pool:
-        failures = mode.fetch(np.array(rows, np.int64), images, targets if masks else None, pool)
-    return images, targets, [f.position for f in failures]
+        samples, wait = mode.start(np.array(rows, np.int64), pool)
+        failures = wait()
+    return samples["image"], samples.get("target"), [f.position for f in failures]
 
 
 @pytest.mark.parametrize("method", ["interpolate", "crop_or_pad"])
@@ -76,14 +75,15 @@ def test_a_cached_row_is_not_decoded_again(index: SampleIndex, tmp_path: Path) -
     mode = mode_of(index, tmp_path / "c", "lazy_cached")
     first = fetch(mode, [0, 1, 2])  # the run is killed here: the store is not closed
     again = mode_of(index, tmp_path / "c", "lazy_cached")
-    calls = []
+    calls: list[int] = []
+
+    class Counting(SampleDecoder):
+        def __call__(self, row: int, image: torch.Tensor, mask: torch.Tensor | None) -> None:
+            calls.append(row)
+            super().__call__(row, image, mask)
+
     decoder = again.decoder
-
-    def counted(row: int, image: torch.Tensor, mask: torch.Tensor | None) -> None:
-        calls.append(row)
-        decoder(row, image, mask)
-
-    again.decoder = counted  # type: ignore[assignment]
+    again.decoder = Counting(decoder.index, decoder.geometry, decoder.preprocessing)
     second = fetch(again, [0, 1, 2, 3, 4])
     assert sorted(calls) == [3, 4]
     assert torch.equal(second[0][:3], first[0])
@@ -138,6 +138,6 @@ def test_available_memory_is_plausible() -> None:
 
 def test_without_masks(index: SampleIndex, tmp_path: Path) -> None:
     plain = SampleIndex(index.image, index.split)
-    found = [fetch(mode_of(plain, tmp_path / "c", name), [3, 1], masks=False)[0] for name in MODES]
+    found = [fetch(mode_of(plain, tmp_path / "c", name), [3, 1])[0] for name in MODES]
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])

@@ -20,6 +20,8 @@ from lightning_vision.errors import DataError
 from lightning_vision.types import Geometry, TargetSpec
 
 SHAPE = (3, 4, 5)
+IMAGES = {"images": (np.uint8, SHAPE)}
+BOTH = {**IMAGES, "masks": (np.uint8, SHAPE[1:])}
 TARGET = TargetSpec("mask", ("a", "b"), ignore_index=255)
 
 
@@ -31,8 +33,12 @@ def mask_of(slot: int) -> torch.Tensor:
     return torch.full(SHAPE[1:], 100 + slot, dtype=torch.uint8)
 
 
-def buffers(n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.zeros((n, *SHAPE), dtype=torch.uint8), torch.zeros((n, *SHAPE[1:]), dtype=torch.uint8)
+def row_of(slot: int) -> dict[str, torch.Tensor]:
+    return {"images": image_of(slot), "masks": mask_of(slot)}
+
+
+def buffers(n: int) -> dict[str, torch.Tensor]:
+    return {name: torch.zeros((n, *shape), dtype=torch.uint8) for name, (_, shape) in BOTH.items()}
 
 
 @settings(max_examples=30, deadline=None)
@@ -44,59 +50,58 @@ def test_rows_come_back_and_only_written_ones_are_complete(
     folder = tmp_path_factory.mktemp("store")
     written: set[int] = set()
     for _ in range(data.draw(st.integers(1, 3))):  # sessions, of which some are killed
-        store = Store(folder, n, SHAPE, SHAPE[1:])
+        store = Store(folder, n, BOTH)
         assert set(np.flatnonzero(store.complete(np.arange(n)))) == written
         for slot in data.draw(st.lists(st.integers(0, n - 1), max_size=n)):
-            store.write(slot, image_of(slot), mask_of(slot))
+            store.write(slot, row_of(slot))
             written.add(slot)
         if written:
             slots = np.array(data.draw(st.lists(st.sampled_from(sorted(written)), min_size=1, max_size=6)))
-            images, masks = buffers(len(slots))
+            found = buffers(len(slots))
             store.will_need(slots)
-            store.read(slots, images, masks)
-            assert torch.equal(images, torch.stack([image_of(s) for s in slots]))
-            assert torch.equal(masks, torch.stack([mask_of(s) for s in slots]))
-            image, mask = (b[0] for b in buffers(1))
-            store.read_one(int(slots[0]), image, mask)
-            assert torch.equal(image, images[0])
-            assert torch.equal(mask, masks[0])
+            store.read(slots, found)
+            assert torch.equal(found["images"], torch.stack([image_of(s) for s in slots]))
+            assert torch.equal(found["masks"], torch.stack([mask_of(s) for s in slots]))
+            one = {name: values[0] for name, values in buffers(1).items()}
+            store.read_one(int(slots[0]), one)
+            assert all(torch.equal(one[name], found[name][0]) for name in one)
         if data.draw(st.booleans()):
             store.close()
 
 
 def test_two_openers_see_each_others_rows(tmp_path: Path) -> None:
-    one, two = Store(tmp_path, 4, SHAPE), Store(tmp_path, 4, SHAPE)
-    one.write(2, image_of(2))
+    one, two = Store(tmp_path, 4, IMAGES), Store(tmp_path, 4, IMAGES)
+    one.write(2, {"images": image_of(2)})
     assert two.complete(np.arange(4)).tolist() == [False, False, True, False]
-    images, _ = buffers(1)
-    two.read(np.array([2]), images)
+    images = buffers(1)["images"]
+    two.read(np.array([2]), {"images": images})
     assert torch.equal(images[0], image_of(2))
     one.close()
     two.close()
 
 
 def test_unsynced_rows_do_not_outlive_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(tmp_path, 3, SHAPE)
-    store.write(0, image_of(0))
+    store = Store(tmp_path, 3, IMAGES)
+    store.write(0, {"images": image_of(0)})
     store.close()
-    store = Store(tmp_path, 3, SHAPE)
-    store.write(1, image_of(1))  # killed: never closed
-    assert Store(tmp_path, 3, SHAPE).complete(np.arange(3)).tolist() == [True, True, False]
+    store = Store(tmp_path, 3, IMAGES)
+    store.write(1, {"images": image_of(1)})  # killed: never closed
+    assert Store(tmp_path, 3, IMAGES).complete(np.arange(3)).tolist() == [True, True, False]
     monkeypatch.setattr(store_module, "_boot_id", lambda: b"another".ljust(64))
-    assert Store(tmp_path, 3, SHAPE).complete(np.arange(3)).tolist() == [True, False, False]
+    assert Store(tmp_path, 3, IMAGES).complete(np.arange(3)).tolist() == [True, False, False]
 
 
 def test_lost_pixels_lose_their_flags(tmp_path: Path) -> None:
     for name in ("images", "masks"):
-        store = Store(tmp_path, 2, SHAPE, SHAPE[1:])
-        store.write(0, image_of(0), mask_of(0))
+        store = Store(tmp_path, 2, BOTH)
+        store.write(0, row_of(0))
         store.close()
         (tmp_path / name).unlink()
-        assert not Store(tmp_path, 2, SHAPE, SHAPE[1:]).complete(np.arange(2)).any()
+        assert not Store(tmp_path, 2, BOTH).complete(np.arange(2)).any()
 
 
 def test_close_twice(tmp_path: Path) -> None:
-    store = Store(tmp_path, 1, SHAPE)
+    store = Store(tmp_path, 1, IMAGES)
     store.close()
     store.close()
 
@@ -105,7 +110,7 @@ def test_a_full_disk_is_named_with_the_bytes(tmp_path: Path, monkeypatch: pytest
     usage = SimpleNamespace(free=10)
     monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(DataError, match="do not fit") as caught:
-        Store(tmp_path / "s", 1000, SHAPE)
+        Store(tmp_path / "s", 1000, IMAGES)
     assert str(tmp_path / "s") in str(caught.value)
     assert str(1000 * 60 + 1000 + 64) in str(caught.value)
     assert "preprocessing.lazy_cache_dir" in str(caught.value)
@@ -118,14 +123,14 @@ def test_a_quota_that_ends_while_reserving(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(store_module.os, "posix_fallocate", fails)
     with pytest.raises(DataError, match="do not fit"):
-        Store(tmp_path, 10, SHAPE)
+        Store(tmp_path, 10, IMAGES)
     assert not (tmp_path / "images").exists()
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
-        Store(tmp_path / "file" / "s", 1, SHAPE)
+        Store(tmp_path / "file" / "s", 1, IMAGES)
 
 
 @pytest.fixture

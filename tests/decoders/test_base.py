@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_vision.decoders.base import cells, resample
+from lightning_vision.decoders.base import cells, levels_of, resample
+from lightning_vision.types import FeatureInfo
 
 
 def naive_bilinear(x: Tensor, from_stride: float, to_stride: float, size: tuple[int, int]) -> Tensor:
@@ -58,3 +59,18 @@ def test_the_same_stride_changes_nothing() -> None:
 )
 def test_cells_round_up(size: tuple[int, int], stride: float, expected: tuple[int, int]) -> None:
     assert cells(size, stride) == expected
+
+
+@pytest.mark.parametrize(
+    ("strides", "finest", "expected"),
+    [
+        ((2, 4, 8), 1, {2: 0, 4: 1, 8: 2}),
+        ((2, 4, 8), 4, {4: 1, 8: 2}),
+        ((2, 2, 8, 8), 1, {2: 1, 8: 3}),  # the deepest speaks for its stride
+        ((1, 2), 4, {1: 0, 2: 1}),  # no others
+        ((14, 14, 14), 4, {14: 2}),
+    ],
+)
+def test_levels_are_the_strides_to_decode(strides: tuple[int, ...], finest: int, expected: dict[int, int]) -> None:
+    found = levels_of(FeatureInfo((3,) * len(strides), strides, 3), finest)
+    assert list(found.items()) == list(expected.items())

@@ -143,7 +143,7 @@ def test_every_setting_has_an_effect(name: str) -> None:
 
 
 def test_the_documented_defaults() -> None:
-    encoder = compose(["encoder=mlp_mixer", "image_size=96"]).encoder
+    encoder = compose(["encoder=mlp_mixer", "encoder.image_size=96"]).encoder
     documented = {
         "dropout": 0.0,
         "num_layers": 8,
@@ -158,5 +158,6 @@ def test_the_documented_defaults() -> None:
     }
     assert {k: encoder[k] for k in documented} == documented
     assert encoder.image_size == 96
+    assert compose(["encoder=mlp_mixer"]).encoder.image_size == "auto"
     with pytest.raises(ConfigError, match="dropout"):
         compose(["encoder=mlp_mixer", "encoder.dropout=1.0"])

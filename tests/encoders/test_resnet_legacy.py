@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import warnings
+import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
@@ -15,11 +14,6 @@ from lightning_vision.encoders.resnet_legacy import PRETRAINED, ResNetLegacy
 from lightning_vision.errors import ConfigError
 
 NARROW = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 16]}
-
-
-def legacy(*arguments: Any, **named: Any) -> ResNetLegacy:
-    with pytest.warns(FutureWarning, match="its successor is encoder=resnet"):
-        return ResNetLegacy(*arguments, **named)
 
 
 def test_the_documented_options_and_default() -> None:
@@ -36,14 +30,14 @@ def test_the_variants_with_weights_are_timms() -> None:
 
 
 def test_no_weights_of_a_depth_are_no_random_weights() -> None:
-    with pytest.warns(FutureWarning), pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as caught:
         ResNetLegacy("152")
     assert "There are no pretrained weights of this depth" in str(caught.value)
     assert "encoder.use_pretrained=false" in caught.value.overrides
 
 
 def test_blocks_normalise_before_they_convolve() -> None:
-    encoder = legacy("18", NARROW, use_pretrained=False)
+    encoder = ResNetLegacy("18", NARROW, use_pretrained=False)
     order: list[str] = []
     for name, module in encoder.model.stages[1].blocks[0].named_modules():
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
@@ -55,17 +49,13 @@ def test_blocks_normalise_before_they_convolve() -> None:
 def test_local_weights_are_timms(tmp_path: Path) -> None:
     plain = timm.create_model("resnetv2_18", pretrained=False).eval()
     save_file(plain.state_dict(), tmp_path / "model.safetensors")
-    encoder = legacy(18, weights=str(tmp_path), keep_head=True).eval()
+    encoder = ResNetLegacy(18, weights=str(tmp_path), keep_head=True).eval()
     x = torch.randn(1, 3, 64, 64)
     assert torch.equal(encoder.classify(x), plain(x))
     assert len(encoder.head_classes) == 1000
 
 
-def test_the_warning_is_shown_once_without_being_asked_for() -> None:
-    with warnings.catch_warnings(record=True) as shown:
-        # Python's own choice: of these, those of the default filters that hide something.
-        warnings.simplefilter("default")
-        warnings.simplefilter("ignore", DeprecationWarning)
-        for _ in range(2):
-            ResNetLegacy("18", NARROW, use_pretrained=False)
-    assert [w.category for w in shown] == [FutureWarning]
+def test_the_successor_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        ResNetLegacy("18", NARROW, use_pretrained=False)
+    assert "use encoder=resnet" in caplog.text
