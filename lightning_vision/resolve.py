@@ -159,7 +159,7 @@ def _loss(config: dict[str, Any], task: str, reasons: dict[str, str]) -> None:
 def _neck(config: dict[str, Any]) -> None:
     """Refuse a neck that nothing would go through; ``auto`` is decided when the encoder's maps are known."""
     neck, decoder = config["neck"], config["decoder"]["_target_"]
-    if neck is None or neck.get("auto") or class_constants(decoder)["consumes"] == "pyramid":
+    if not neck or neck.get("auto") or class_constants(decoder)["consumes"] == "pyramid":
         return
     raise ConfigError(
         "The neck and the decoder do not go together.",

@@ -92,8 +92,8 @@ def replaced(words: list[str], better: list[str]) -> list[str]:
 
 
 def test_a_wrong_encoder_name(terminal: Terminal) -> None:
-    message = terminal.refused("encoder=mobilnet", *LABELS)
-    assert said(message, "given") == "encoder=mobilnet"
+    message = terminal.refused("encoder=mobilnetv2", *LABELS)
+    assert said(message, "given") == "encoder=mobilnetv2"
     assert said(message, "did you mean") == "mobilenetv2"
     names = [f.stem for f in (Path(__file__).parents[1] / "conf" / "encoder").glob("*.yaml")]
     assert str(said(message, "expected")).split(", ") == sorted(names)

@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
 from PIL import Image
 
 import lightning_vision as lv
 from lightning_vision.__main__ import main
+from lightning_vision.testing.clip import write_clip
 from lightning_vision.testing.discs import write_discs
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +28,9 @@ SMALL = {
     "encoder=resnet": ["encoder.use_pretrained=false", "encoder.model_variant=18"],
     "encoder=mobilenetv2": ["encoder.use_pretrained=false"],
     "encoder=dinov2": ["encoder.pretrained_model_name_or_path=models/dinov2"],
+    "encoder=clip": ["encoder.pretrained_model_name_or_path=models/clip"],
+    "encoder=squeezenet": ["encoder.weights=squeezenet.pth", "encoder.model_variant=1_1"],
+    "encoder=swin_transformer": ["encoder.use_pretrained=false"],
 }
 
 
@@ -48,11 +54,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(home / "weather" / "sun", home / "photos")
     tiny = Dinov2Config(hidden_size=16, num_hidden_layers=4, num_attention_heads=2, image_size=28, patch_size=14)
     Dinov2Model(tiny).save_pretrained(home / "models" / "dinov2")
+    write_clip(home / "models" / "clip")
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), home / "squeezenet.pth")
+    both = [f"{row},{row}" for row in (f"photos/{i}.png" for i in range(1, 20, 2))]
+    rows = [f"{pair},{('same', 'other')[i % 2]}" for i, pair in enumerate(both)]
+    (home / "pairs.csv").write_text("\n".join(["left,right,label", *rows * 3]) + "\n")
     lv.fit(
         data="shapes",
         epochs=1,
         image_size=32,
-        overrides={"data.num_images": 60, "output_dir": str(home / "run"), "decoder.channels": [8, 8, 8, 8]},
+        overrides={"data.num_images": 60, "output_dir": str(home / "run"), "decoder.channels": [8, 8]},
     )
     return home
 
@@ -60,13 +71,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(words: list[str]) -> list[str]:
     """What makes a command quick: a smaller network, fewer images, no download."""
     actions = {"check", "test", "predict", "encoders", "decoders", "losses", "data"}
-    if actions & set(words):
-        return []
     added = [w for key, more in SMALL.items() if key in words for w in more]
+    if actions & set(words):
+        return added if any(w.startswith("encoder=") for w in words) else []
     checkpoint = any(w.startswith("checkpoint=") for w in words)
     if checkpoint:
-        return ["epochs=2", "image_size=32", "data.num_images=60", "decoder.channels=[8,8,8,8]"]
+        return ["epochs=2", "image_size=32", "data.num_images=60", "decoder.channels=[8,8]"]
     fit = [w for w in SMALL["fit"] if "data.num_images" not in w or not any(x.startswith("data=") for x in words)]
+    if any(w.startswith("encoder_freeze_epochs=") for w in words):
+        fit[0] = "epochs=2"  # the first is spent frozen
     return added + fit
 
 

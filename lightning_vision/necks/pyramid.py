@@ -19,6 +19,11 @@ class PyramidNeck(Neck):
     then scaled by a power of two, up by transposed and down by strided 2 x 2 convolutions. Two deviations: several
     depths are used where the encoder returns them, and any patch size works (see ``Neck``).
 
+    It is what ``neck=auto`` takes: a small ViT trained on CamVid from scratch (96 x 128 pixels, 12 epochs, U-Net and
+    SegFormer, two seeds each) reached a validation mean IoU of 0.254 with it and of 0.255 with ``reassemble``, where
+    seeds differ by up to 0.04; with a fifth of the neck's parameters (1.3 against 5.9 million) and in nine tenths of
+    the CPU time of a step.
+
     Args:
         info: What the encoder tells about its features.
         channels: Channels of each level.

@@ -19,7 +19,7 @@ class ReassembleNeck(Neck):
     The reassembling of DPT (Ranftl et al., 2021, https://arxiv.org/abs/2103.13413): each depth is projected to the
     width of its level, then scaled at once, up by a transposed convolution whose kernel is its stride, down by 3 x 3
     convolutions of stride 2. Deviations: the class token is not read (maps have none), and any patch size works (see
-    ``Neck``).
+    ``Neck``). Half the default widths were as good and a quarter cheaper than ``pyramid`` in the comparison told there.
 
     Args:
         info: What the encoder tells about its features.

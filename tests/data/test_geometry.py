@@ -94,16 +94,3 @@ def test_common_channels_hold_every_image(found: list[int]) -> None:
     channels = common_channels(found)
     assert (channels >= 3) == any(c >= 3 for c in found)
     assert (channels in (2, 4)) == all(c in (2, 4) for c in found)
-
-
-def test_the_yaml_mirrors_the_constructor() -> None:
-    import inspect
-
-    import yaml
-
-    conf = Path(__file__).parents[2] / "conf" / "preprocessing" / "default.yaml"
-    node = yaml.safe_load(conf.read_text(encoding="utf-8"))
-    assert node.pop("_target_").endswith(".Preprocessing")
-    parameters = inspect.signature(Preprocessing).parameters
-    assert node == {name: parameter.default for name, parameter in parameters.items()}
-    assert vars(Preprocessing()) == node

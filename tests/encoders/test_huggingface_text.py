@@ -18,22 +18,13 @@ from transformers.utils import logging as hf_logging
 from lightning_vision.encoders.huggingface import HuggingFaceEncoder
 from lightning_vision.encoders.text import TextClassifier
 from lightning_vision.errors import ConfigError
+from lightning_vision.testing.clip import LETTERS, TOWER, clip_model, clip_tokenizer
 
-TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 VISION = {**TOWER, "image_size": 32, "patch_size": 8}
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PROMPTS = ["a photo of a cat", "a dog", "two birds in a tree, far away"]
 
 
-def clip_tokenizer(folder: Path) -> Any:
-    """Byte pairs: every letter, with and without the end of a word, and two merges."""
-    merges = [("c", "a"), ("ca", "t</w>")]
-    pieces = [*LETTERS, ",", *(f"{c}</w>" for c in (*LETTERS, ",")), "ca", "cat</w>"]
-    pieces += ["<|startoftext|>", "<|endoftext|>"]
-    return hf.CLIPTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges, model_max_length=77)
-
-
-def siglip_tokenizer(folder: Path) -> Any:
+def siglip_tokenizer() -> Any:
     """Unigrams, as SigLIP has them; its own class would need sentencepiece for the same."""
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("▁", -3.0), ("▁cat", -2.0), (",", -4.0)]
     fast = Tokenizer(models.Unigram([*pieces, *((c, -4.0) for c in LETTERS)], unk_id=2))
@@ -44,18 +35,12 @@ def siglip_tokenizer(folder: Path) -> Any:
     return hf.PreTrainedTokenizerFast(tokenizer_object=fast, model_input_names=["input_ids"], **special)
 
 
-def siglip2_tokenizer(folder: Path) -> Any:
+def siglip2_tokenizer() -> Any:
     """Gemma's byte pairs in lower case."""
     special = {piece: i for i, piece in enumerate(("<pad>", "<eos>", "<bos>", "<unk>", "<mask>"))}
     vocab = {**special, **{piece: i + 5 for i, piece in enumerate(["▁", ",", *LETTERS, "ca", "cat"])}}
     merges = [("c", "a"), ("ca", "t")]
     return hf.Siglip2Tokenizer(vocab=vocab, merges=merges, model_input_names=["input_ids"])
-
-
-def clip_model() -> Any:
-    # A pad token that is also the end of the text, as published.
-    text = {**TOWER, "vocab_size": 58, "max_position_embeddings": 40, "bos_token_id": 56, "eos_token_id": 57}
-    return hf.CLIPModel(hf.CLIPConfig(vision_config=VISION, text_config=text, projection_dim=8))
 
 
 def siglip_model() -> Any:
@@ -67,7 +52,7 @@ def siglip_model() -> Any:
     return model
 
 
-FAMILIES: dict[str, tuple[Callable[[], Any], Callable[[Path], Any]]] = {
+FAMILIES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "clip": (clip_model, clip_tokenizer),
     "siglip": (siglip_model, siglip_tokenizer),
     "siglip2": (siglip_model, siglip2_tokenizer),
@@ -81,7 +66,7 @@ def published(family: str, folder: Path) -> tuple[Any, Any]:
     model = make_model().eval()
     model.save_pretrained(folder)
     hf_logging.enable_progress_bar()
-    tokenizer = make_tokenizer(folder)
+    tokenizer = make_tokenizer()
     tokenizer.save_pretrained(folder)
     return model, tokenizer
 
