@@ -15,7 +15,7 @@ from lightning_vision.data.loader import Loader
 from lightning_vision.data.masks import decode_mask
 from lightning_vision.data.modes import Lazy, Mode, SampleDecoder, open_mode
 from lightning_vision.data.preprocessing import Preprocessing
-from lightning_vision.data.threads import Shares, available_cores, divide
+from lightning_vision.data.threads import available_cores, divide
 from lightning_vision.errors import DataError
 from lightning_vision.types import Batch, Geometry, Split
 
@@ -150,11 +150,8 @@ class VisionDataModule(LightningDataModule):
         """Processes on this machine."""
         return 1 if self.trainer is None else max(1, int(self.trainer.num_devices))
 
-    def _shares(self) -> Shares:
-        return divide(available_cores(), self._ranks())
-
     def _threads(self) -> int:
-        return self.preprocessing.decode_threads or self._shares().decode
+        return self.preprocessing.decode_threads or divide(available_cores(), self._ranks())
 
     def _mode(self, split: Split) -> Mode:
         if split not in self._modes:

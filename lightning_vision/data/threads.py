@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 _CGROUP = Path("/sys/fs/cgroup")
-
-
-class Shares(NamedTuple):
-    """Threads of one rank: ``decode`` for images, ``torch`` for its operators on the CPU."""
-
-    decode: int
-    torch: int
 
 
 def available_cores(cgroup: Path = _CGROUP) -> int:
@@ -23,17 +15,16 @@ def available_cores(cgroup: Path = _CGROUP) -> int:
     return max(1, affinity if quota is None else min(affinity, int(quota)))
 
 
-def divide(cores: int, ranks: int = 1) -> Shares:
-    """Share ``cores`` of a machine among its ``ranks``.
+def divide(cores: int, ranks: int = 1) -> int:
+    """Return the threads that each of the ``ranks`` of a machine may decode with.
 
-    Each rank gets its part, at least one core, and may use it for decoding and for torch: batches are decoded ahead, so
-    that one waits while the other works, and a few threads more than cores cost nothing measurable. What must not
-    happen is that every rank takes all cores.
+    Each rank gets its part, at least one core, for decoding as well as for torch, whose threads Lightning's launcher
+    divides in the same way: batches are decoded ahead, so that one waits while the other works, and a few threads more
+    than cores cost nothing measurable. What must not happen is that every rank takes all cores.
     """
     if cores < 1 or ranks < 1:
         raise ValueError(f"cores and ranks must be at least 1, got {cores} and {ranks}")
-    part = max(1, cores // ranks)
-    return Shares(decode=part, torch=part)
+    return max(1, cores // ranks)
 
 
 def _quota(cgroup: Path) -> float | None:
