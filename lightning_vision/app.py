@@ -160,7 +160,7 @@ def test(
     """
     cfg, keys = _composed_with_keys(config, choices)
     if model is None:
-        plan = resolve(_ready(cfg))
+        plan = _untrained(cfg)
         (module, _), settings, index, other_data = _build(plan), plan.config, plan.index, True
     else:
         module, saved = _module(model)
@@ -294,7 +294,7 @@ def _to_predict(
 ) -> tuple[VisionModule, dict[str, Any]]:
     """The model and its settings; an untrained one takes size and channels from the images."""
     if model is None:
-        plan = resolve(_ready(cfg), source)
+        plan = _untrained(cfg, source)
         return _build(plan)[0], plan.config
     module, saved = _module(model)
     return module, for_checkpoint(saved, plain(cfg), keys)
@@ -408,11 +408,18 @@ def _trained(cfg: DictConfig) -> str | None:
     """The checkpoint, or None where the decoder needs no training."""
     if cfg.checkpoint is None and class_constants(str(cfg.decoder.get("_target_"))).get("ready"):
         return None
-    return _required(cfg, "checkpoint", EXAMPLE_CHECKPOINT)
+    if cfg.checkpoint is None:
+        raise ConfigError(
+            f"{cfg.action} needs checkpoint=, or a decoder that needs no training.",
+            given=f"decoder {cfg.decoder.get('_target_')}",
+            expected="checkpoint=PATH, or decoder=pretrained or decoder=zero_shot with a pretrained encoder",
+            override=[f"{cfg.action} {EXAMPLE_CHECKPOINT}", "decoder=pretrained encoder=resnet"],
+        )
+    return str(cfg.checkpoint)
 
 
-def _ready(cfg: DictConfig) -> DictConfig:
-    """Refuse an untrained model whose predictions would mean nothing."""
+def _untrained(cfg: DictConfig, source: str | list[str] | None = None) -> Plan:
+    """The plan of a model that predicts without training; one whose predictions would mean nothing is refused."""
     if not class_constants(str(cfg.decoder.get("_target_"))).get("ready"):
         raise ConfigError(
             "This decoder must be trained before it predicts.",
@@ -420,7 +427,10 @@ def _ready(cfg: DictConfig) -> DictConfig:
             expected="a checkpoint, or a decoder that needs no training: pretrained, zero_shot",
             override=[EXAMPLE_CHECKPOINT, "decoder=pretrained"],
         )
-    return cfg
+    plan = resolve(cfg, source)
+    why = plan.reasons.get("image_size")
+    print(f"{plan.geometry.height} x {plan.geometry.width} pixels" + (f": {why} (image_size=N)" if why else ""))
+    return plan
 
 
 def _required(cfg: DictConfig, key: str, example: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
 from collections.abc import Mapping
@@ -33,6 +34,8 @@ from lightning_vision.types import IMAGENET_STATS, FeatureInfo, Geometry, PixelS
 
 # Settings of an encoder that its features do not depend on, given the weights.
 WHERE_WEIGHTS_COME_FROM = ("weights", "use_pretrained", "model_cache_dir", "saved_weights_in_checkpoint")
+# Packages whose code computes features.
+VERSIONS = ("lightning_vision", "torch", "torchvision", "timm", "transformers")
 # Pixels a side of the image that finds out which parameters are used.
 PROBE_SIZE = 32
 
@@ -262,7 +265,9 @@ def _decide_embeddings(plan: Plan, module: VisionModule) -> None:
             "weights": module.encoder.weights_digest(),
             "pixel_stats": [list(module.pixel_stats.mean), list(module.pixel_stats.std)],
             "precision": str(module.trainer.precision),
-            "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "transformers")},
+            "versions": {name: version(name) for name in VERSIONS},
+            # Of code that has no version here, what it computes counts.
+            "features": None if _ours(module.encoder) else _features_digest(module),
         }
 
     cache = EmbeddingCache(
@@ -276,6 +281,21 @@ def _decide_embeddings(plan: Plan, module: VisionModule) -> None:
         plan.reasons["preprocessing.cache_encoder_embeddings"] = why
     if wanted:
         module.embeddings = cache
+
+
+def _ours(encoder: Encoder) -> bool:
+    """Whether all code of an encoder comes from packages whose versions are looked at."""
+    return all(type(part).__module__.partition(".")[0] in VERSIONS for part in encoder.modules())
+
+
+def _features_digest(module: VisionModule) -> str:
+    """Digest of the features of an image of noise."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (1, *module.geometry.shape), generator=generator, dtype=torch.uint8)
+    digest = hashlib.blake2b(digest_size=16)
+    for feature in module.encode_to_store(image):
+        digest.update(feature.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def neck_of(decoder: Mapping[str, Any], info: FeatureInfo) -> str | None:

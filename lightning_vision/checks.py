@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from lightning_vision.annotations import kind_of, spelled, suggestion
@@ -158,7 +158,8 @@ def _check_setting(
     ):
         kind = kind_of(parameter, node)
         example = suggestion(kind, None, parameter.default)
-        path_like = override(full_key, "FILE") if example in (COMPUTED, "TEXT", "PATH") else override(full_key, example)
+        unknown = {COMPUTED: "FILE", "TEXT": "FILE", "PATH": "FILE", None: "VALUE"}
+        path_like = override(full_key, unknown.get(example, example) if isinstance(example, Hashable) else example)
         raise ConfigError(f"{full_key} must be given", expected=kind.text, override=path_like)
     value = node.get(name, REQUIRED)
     if with_values and value is not REQUIRED and not (isinstance(value, dict) and "_target_" in value):

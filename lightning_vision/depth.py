@@ -21,7 +21,7 @@ def parameter_layers(network: nn.Module) -> list[list[nn.Parameter]]:
     behind them.
     """
     for module in network.modules():
-        if hasattr(module, "group_matcher"):
+        if hasattr(module, "group_matcher") and _count(module) == _count(network):
             return _timm_layers(module)
     while len(parts := _parts(network)) == 1 and not list(network.parameters(recurse=False)):
         network = parts[0]

@@ -70,7 +70,7 @@ class CheckpointError(VisionError):
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """Return the valid name most similar to ``name``, or None if nothing is similar."""
-    matches = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.55)
     return matches[0] if matches else None
 
 

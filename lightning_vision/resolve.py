@@ -24,6 +24,8 @@ DEFAULT_LOSS = {"classification": "softmax_cross_entropy", "segmentation": "soft
 DECODER_OF_TASK = {"classification": "classifier", "segmentation": "unet"}
 # What an encoder has where nothing of it is trained.
 NOT_TRAINED = {"trainable": False, "skip": True}
+# Pixels a side of the images that most published models were trained and evaluated with.
+PRETRAINED_SIZE = 224
 MONITOR = {"classification": "val/accuracy", "segmentation": "val/mean_iou"}
 
 
@@ -81,6 +83,8 @@ def resolve(cfg: DictConfig | Mapping[str, Any], source: str | Sequence[str] | N
     _head(config)
     _inputs(config)
     index = _index(config, task) if source is None else _files(config, source)
+    if class_constants(config["decoder"]["_target_"])["ready"]:
+        _pretrained_geometry(config, reasons)
     preprocessing = cast(Preprocessing, instantiate(config["preprocessing"]))
     geometry = _geometry(config, index, preprocessing, reasons)
     _encoder_channels(config, geometry, reasons)
@@ -215,6 +219,17 @@ def _inputs(config: Mapping[str, Any]) -> None:
             given=f"{config['decoder']['_target_']} with data.inputs={listed(inputs)}",
             override=["data.inputs=null", f"decoder={DECODER_OF_TASK['classification']}"],
         )
+
+
+def _pretrained_geometry(config: dict[str, Any], reasons: dict[str, str]) -> None:
+    """Without training nothing adapts to the images at hand, so they are brought to what the weights were made for."""
+    preprocessing = config["preprocessing"]
+    if preprocessing.get("num_channels") is None:
+        preprocessing["num_channels"] = config["encoder"].get("num_channels") or 3
+        reasons["preprocessing.num_channels"] = "the channels of the pretrained weights"
+    if config["image_size"] is None and preprocessing.get("height") is None:
+        config["image_size"] = PRETRAINED_SIZE
+        reasons["image_size"] = "the size that most pretrained models were made for"
 
 
 def _geometry(

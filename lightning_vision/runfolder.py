@@ -89,7 +89,15 @@ def announce(plan: Plan, module: VisionModule, data: VisionDataModule) -> None:
         f"{target.num_classes} classes"
     )
     print(f"model  {' > '.join(names)}: {total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained")
+    cached = "preprocessing.cache_encoder_embeddings"
+    encoder = plan.config["encoder"]
+    frozen = encoder.get("trainable") is False
+    if frozen and cached in plan.reasons and module.embeddings is None:
+        print(f"       the encoder's features are not cached: {plan.reasons[cached]}")
     print(f"run    {plan.config['output_dir']}", flush=True)
+    fixed = frozen or encoder.get("adapter") is not None
+    if fixed and not encoder.get("skip") and module.encoder.weights_origin == "random" and not plan.encoder_rebuild:
+        print("warning: the encoder's weights are random, and they stay as they are", file=sys.stderr)
     for problem in plan.index.problems:
         print(f"{problem.severity}: {problem.message}", file=sys.stderr)
     if not counts["val"]:

@@ -99,6 +99,8 @@ def for_resume(saved: Mapping[str, Any], given: Mapping[str, Any], keys: Sequenc
             )
     if "trainer.max_epochs" not in keys:
         merged["trainer"]["max_epochs"] = merged["epochs"]
+    if merged["preprocessing"].get("cache_encoder_embeddings") and "preprocessing.cache_encoder_embeddings" not in keys:
+        merged["preprocessing"]["cache_encoder_embeddings"] = None  # whether there is room is asked anew
     if "preprocessing" in whole_groups:
         merged["preprocessing"] |= {name: given["preprocessing"][name] for name in RESUMED_PREPROCESSING}
     return merged

@@ -90,3 +90,9 @@ def test_of_a_transformer_they_are_embeddings_blocks_and_the_norm() -> None:
     for i, layer in enumerate(found[1:4]):
         assert all(f"layer.{i}." in name or f"layers.{i}." in name for name in layer)
     assert found[4] == {"model.layernorm.weight", "model.layernorm.bias"}
+
+
+def test_a_network_around_one_of_timm_loses_no_parameter() -> None:
+    network = nn.Sequential(timm.create_model("test_resnet", pretrained=False, num_classes=8), nn.Linear(8, 4))
+    found = [id(p) for layer in parameter_layers(network) for p in layer]
+    assert sorted(found) == sorted(id(p) for p in network.parameters())

@@ -161,6 +161,24 @@ def test_without_data_the_classes_must_be_named(discs: Path) -> None:
     assert "decoder.class_names=[cat,dog]" in str(caught.value)
 
 
+def test_images_are_brought_to_what_the_weights_were_made_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Alpha and a small first picture: without training nothing could adapt to them.
+    (tmp_path / "photos").mkdir()
+    for i in range(3):
+        Image.new("RGBA", (30 + i, 20), (i * 50, 9, 9, 128)).save(tmp_path / "photos" / f"{i}.png")
+    torch.save(models.squeezenet1_1().state_dict(), tmp_path / "weights.pth")
+    words = ["encoder=squeezenet", "encoder.model_variant=1_1", f"encoder.weights='{tmp_path / 'weights.pth'}'"]
+    found = lv.predict(None, tmp_path / "photos", [*words, "decoder=pretrained"])
+    assert "224 x 224 pixels" in capsys.readouterr().out
+    values = ["image_size=224", "preprocessing.num_channels=3"]
+    expected = lv.predict(None, tmp_path / "photos", [*words, "decoder=pretrained", *values])
+    for one, two in zip(found, expected, strict=True):
+        assert one.probabilities is not None
+        assert (one.probabilities == two.probabilities).all()
+
+
 class TestPretrainedDecoder:
     def encoder(self) -> Any:
         return type("Encoder", (), {"head_classes": ("cat", "dog", "fox", "cow")})()
@@ -180,6 +198,22 @@ class TestPretrainedDecoder:
         decoder = self.decoder(4)
         decoder.start(self.encoder(), ("a", "b", "c", "d"))
         assert decoder(torch.tensor([[1.0, 2, 3, 4]]), (1, 1)).tolist() == [[1, 2, 3, 4]]
+
+    def test_a_name_at_another_place_is_no_order(self) -> None:
+        # One name is written differently, so the others must not be taken by their positions.
+        with pytest.raises(ConfigError, match="does not know"):
+            self.decoder(4).start(self.encoder(), ("cow (animal)", "cat", "dog", "fox"))
+        decoder = self.decoder(4)
+        decoder.start(self.encoder(), ("cat", "dog", "the fox", "cow"))
+        assert decoder(torch.tensor([[1.0, 2, 3, 4]]), (1, 1)).tolist() == [[1, 2, 3, 4]]
+
+    def test_a_name_of_two_classes_is_ambiguous_in_data_only(self) -> None:
+        encoder = type("Encoder", (), {"head_classes": ("crane", "dog", "crane")})()
+        decoder = self.decoder(3)
+        decoder.start(encoder, ("crane", "dog", "crane"))
+        assert decoder(torch.tensor([[1.0, 2, 3]]), (1, 1)).tolist() == [[1, 2, 3]]
+        with pytest.raises(ConfigError, match="does not know"):
+            self.decoder(2).start(encoder, ("crane", "dog"))
 
     def test_an_unknown_class_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="does not know") as caught:

@@ -50,6 +50,8 @@ class FreezeEncoder(Callback):
                 expected="ddp, or one device",
                 override=["trainer.strategy=ddp", "encoder_freeze_epochs=0"],
             )
+        if self.frozen:  # an exception ended the fit before: Lightning calls no teardown then
+            self._freeze(pl_module, False)
         self.parameters = [p for p in _encoder(pl_module).parameters() if p.requires_grad]
         self._freeze(pl_module, True)
 
@@ -71,9 +73,11 @@ class FreezeEncoder(Callback):
         """Let the parameters count as trained, while an optimizer is made for the whole run."""
         for parameter in self.parameters:
             parameter.requires_grad_(True)
-        yield
-        for parameter in self.parameters:
-            parameter.requires_grad_(not self.frozen)
+        try:
+            yield
+        finally:
+            for parameter in self.parameters:
+                parameter.requires_grad_(not self.frozen)
 
     def _follow_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
         frozen = trainer.current_epoch < self.epochs

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from lightning_vision.data.modes import Failure, Mode, Rows, SampleDecoder, Wait
 from lightning_vision.data.preprocessing import Preprocessing
-from lightning_vision.data.store import Column, Store, store_folder, store_key
+from lightning_vision.data.store import Column, Store, remove_unused, store_folder, store_key
 
 # Raise it when the same encoder, the same image and the same settings give other features than before.
 FORMAT_VERSION = 1
@@ -257,5 +257,5 @@ def make_room(folder: Path, nbytes: int, limit: float) -> None:
     for _, size, path in sorted(found):
         if total <= limit * 2**30:
             break
-        shutil.rmtree(path, ignore_errors=True)
-        total -= size
+        if remove_unused(path):
+            total -= size

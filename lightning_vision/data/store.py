@@ -39,6 +39,7 @@ Column = tuple[npt.DTypeLike, tuple[int, ...]]
 
 _ABSENT, _WRITTEN, _SYNCED = 0, 1, 2
 _HEADER_BYTES = 64
+IN_USE = "in_use"  # locked by all who have the store open
 
 
 def store_folder(lazy_cache_dir: str | None = None) -> Path:
@@ -123,12 +124,14 @@ class Store:
                 self._flags = _open_flags(folder / "rows", num_rows, reset=fresh)
                 text = json.dumps({**(about or {}), "rows": num_rows, "bytes": self.nbytes}, indent=1)
                 (folder / "about.json").write_text(text + "\n", encoding="utf-8")
+                self._maps = {
+                    name: np.memmap(folder / name, kind, "r+", shape=(num_rows, *shape))
+                    for name, (kind, shape) in columns.items()
+                }
+                self._in_use = os.open(folder / IN_USE, os.O_RDWR | os.O_CREAT)
+                _lock(self._in_use, shared=True)
         except OSError as error:
             raise _cannot_write(folder, self.nbytes, error, instead) from error
-        self._maps = {
-            name: np.memmap(folder / name, kind, "r+", shape=(num_rows, *shape))
-            for name, (kind, shape) in columns.items()
-        }
         self._tensors = {name: torch.from_numpy(values) for name, values in self._maps.items()}
         self._files = {name: os.open(folder / name, os.O_RDONLY) for name in columns}
 
@@ -178,6 +181,7 @@ class Store:
             self._flags.flush()
         for file in self._files.values():
             os.close(file)
+        os.close(self._in_use)
         self._files, self._tensors, self._maps = {}, {}, {}
         del self._flags
 
@@ -249,13 +253,32 @@ def _boot_id() -> bytes:
 def _locked(path: Path) -> Iterator[None]:
     """Hold a lock on the store while it is made: ranks open it at the same moment."""
     with open(path, "w") as file:
-        try:
-            import fcntl
-        except ImportError:  # not on Windows, where one process at a time is supported
-            yield
-            return
-        fcntl.flock(file, fcntl.LOCK_EX)
+        _lock(file.fileno())
         yield
+
+
+def remove_unused(folder: Path) -> bool:
+    """Remove a store, unless this or another process has it open; return whether it is gone."""
+    try:
+        with open(folder / IN_USE, "w") as file:
+            _lock(file.fileno(), wait=False)
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        return False
+    return True
+
+
+def _lock(file: int, shared: bool = False, wait: bool = True) -> None:
+    """Lock a file until it is closed.
+
+    Raises:
+        BlockingIOError: Without waiting, where another one has it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows, where one process at a time is supported
+        return
+    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
 
 
 def _cannot_write(folder: Path, needed: int, error: OSError, instead: str) -> DataError:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class PretrainedDecoder(Decoder):
     """Keeps the original classifier of a pretrained encoder, so that it predicts without any training.
 
-    The classes of the data are found among the classifier's by name; where they are as many, they are taken to be the
-    same in the same order. Fine-tuning trains the classifier with the encoder, as a part of it.
+    The classes of the data are found among the classifier's by name. Where they are as many, and no name stands at
+    another place among the classifier's, they are taken to be the same in the same order. Fine-tuning trains the
+    classifier with the encoder, as a part of it.
 
     Args:
         info: What the encoder tells about its features.
@@ -29,7 +30,7 @@ class PretrainedDecoder(Decoder):
             classifier has where there are no data (``predict``).
 
     Raises:
-        ConfigError: A class of the data is none of the classifier's.
+        ConfigError: A class of the data is none of the classifier's, or several of them.
     """
 
     consumes: ClassVar[str] = "logits"
@@ -44,13 +45,19 @@ class PretrainedDecoder(Decoder):
 
     def start(self, encoder: Encoder, class_names: Sequence[str]) -> None:
         """Find the classes among those of the classifier."""
-        known = {name: position for position, name in reversed(list(enumerate(encoder.head_classes)))}
-        missing = [name for name in class_names if name not in known]
+        if tuple(class_names) == encoder.head_classes:
+            return  # also where a name stands for two of them
+        places: dict[str, list[int]] = {}
+        for position, name in enumerate(encoder.head_classes):
+            places.setdefault(_plain(name), []).append(position)
+        missing = [name for name in class_names if len(places.get(_plain(name), ())) != 1]
         if not missing:
-            self.kept = torch.tensor([known[name] for name in class_names])
-        elif len(class_names) != len(encoder.head_classes):
+            self.kept = torch.tensor([places[_plain(name)][0] for name in class_names])
+            return
+        in_order = all(position in places.get(_plain(name), [position]) for position, name in enumerate(class_names))
+        if len(class_names) != len(encoder.head_classes) or not in_order:
             raise ConfigError(
-                "The pretrained classifier does not know all classes of the data.",
+                "The pretrained classifier does not know all classes of the data by these names.",
                 given=f"{len(class_names)} classes, among them {listed(missing, 5)}",
                 expected=f"some of its {len(encoder.head_classes)} classes by name, or as many in its order; it has "
                 f"{listed(encoder.head_classes, 5)}",
@@ -63,3 +70,8 @@ class PretrainedDecoder(Decoder):
         if not isinstance(features, Tensor):
             raise ConfigError("The pretrained classifier gives logits, not maps.")
         return features[:, self.kept]
+
+
+def _plain(name: str) -> str:
+    """Spell a name as it is compared: the libraries write the classes of ImageNet with spaces or underscores."""
+    return name.replace("_", " ").lower()

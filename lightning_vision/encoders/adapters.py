@@ -76,7 +76,7 @@ def attach_adapter(encoder: nn.Module, spec: AdapterSpec) -> None:
             given="encoder.adapter",
             override=["pip install lightning_vision[peft]", "encoder.adapter=null"],
         ) from error
-    from lightning_vision.encoders.lora import show_additions
+    from lightning_vision.encoders.lora import show_additions, show_geometry
 
     targets = list(spec.target_modules) if spec.target_modules else default_targets(encoder)
     if not targets:
@@ -89,6 +89,7 @@ def attach_adapter(encoder: nn.Module, spec: AdapterSpec) -> None:
             f"The adapter does not fit the encoder: {error}", given=f"target_modules={targets}"
         ) from error
     show_additions(encoder)
+    show_geometry(encoder)
     for name, parameter in encoder.named_parameters():
         parameter.requires_grad_("lora_" in name)
     encoder.train(encoder.training)

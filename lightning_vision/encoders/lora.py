@@ -33,3 +33,13 @@ def show_additions(network: nn.Module) -> None:
             for layer in module.children():
                 if isinstance(layer, Linear):
                     layer.__class__ = ReadLinear
+
+
+def show_geometry(network: nn.Module) -> None:
+    """Let adapted convolutions tell their stride and size: MobileNetV1 of transformers pads by what it reads there."""
+    for module in network.modules():
+        base = getattr(module, "base_layer", None)
+        if isinstance(base, nn.Conv2d):
+            for name in ("stride", "kernel_size", "dilation", "padding", "groups"):
+                if not hasattr(module, name):
+                    setattr(module, name, getattr(base, name))

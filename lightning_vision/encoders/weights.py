@@ -88,14 +88,14 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], origin: str) -> Non
     ]
     if missing or unexpected or shapes:
         found = [
-            f"{title}: {listed(names, 8)}"
+            f"{title}: {listed(names, 3)}"
             for title, names in (("missing", missing), ("unexpected", unexpected), ("shape", shapes))
             if names
         ]
         raise ConfigError(
             "The weights are not those of this encoder.",
             given=f"{origin}; {'; '.join(found)}",
-            expected=f"exactly the {len(own)} tensors of {type(module).__name__}",
+            expected=f"exactly the {len(own)} tensors of this architecture; the file may be of another variant",
             override=["encoder.weights=FILE", "encoder.use_pretrained=false"],
         )
     module.load_state_dict(state, strict=False)

@@ -81,7 +81,9 @@ class PredictionStream(Callback):
         for row, sample in zip(rows.tolist(), logits, strict=True):
             path = str(data.index.image_path(row))
             if target.kind == "label":
-                self.receive(to_label(path, sample, target))
+                # All images of a sample, since the first alone may stand in many rows.
+                paths = " + ".join(column[row] for column in data.index.images)
+                self.receive(to_label(paths, sample, target))
             else:
                 size = data.original_size(row)
                 self.receive(to_mask(path, sample, target, size, data.preprocessing.resize))

@@ -9,7 +9,9 @@ def training_lines(module: VisionModule) -> list[str]:
     """Say how many parameters were trained, at which rates those of the encoder, and what its cache was good for."""
     total = sum(p.numel() for p in module.parameters())
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    line = f"trained  {trained} of {total} parameters ({100 * trained / max(total, 1):.3g} %)"
+    share = 100 * trained / max(total, 1)
+    # All is 100 %, and nothing less is.
+    line = f"trained  {trained} of {total} parameters ({share if trained == total else min(share, 99.9):.3g} %)"
     inside = sum(p.numel() for p in module.encoder.parameters() if p.requires_grad)
     if module.config.get("encoder", {}).get("adapter") is not None:
         line += f", {inside} of them in the encoder's adapter"
@@ -33,7 +35,7 @@ def _cache(module: VisionModule) -> list[str]:
     if module.embeddings is None or not module.embeddings.usage.rows:
         return []
     usage = module.embeddings.usage
-    line = f"cache    embeddings of {usage.rows} images, {usage.nbytes / 1e6:.1f} MB in {usage.folder}: "
+    line = f"cache    embeddings of {usage.rows} samples, {usage.nbytes / 1e6:.1f} MB in {usage.folder}: "
     line += f"{usage.encoded} encoded in {usage.seconds:.1f} s, {usage.read} read"
     if usage.too_large:
         line += f"; {usage.too_large} times an image was encoded anew, too large for half precision"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
 import lightning_vision as lv
 from lightning_vision import checkpoint as checkpoints
@@ -193,3 +194,13 @@ def test_two_processes_unfreeze_together_and_stay_equal(table: Path, tmp_path: P
     for one, two in (first, second):
         assert all(torch.equal(one[key], two[key]) for key in weights), "each process has gradients of its own"
     assert not any(torch.equal(first[0][key], second[0][key]) for key in weights)
+
+
+def test_a_fit_after_one_that_failed_unfreezes_all_the_same(table: Path, tmp_path: Path) -> None:
+    module, _ = lv.build(**settings(table, tmp_path))
+    assert module.freezing is not None
+    trainer = type("Trainer", (), {"strategy": SingleDeviceStrategy(torch.device("cpu"))})()
+    module.freezing.setup(trainer, module, "fit")
+    count = len(module.freezing.parameters)
+    module.freezing.setup(trainer, module, "fit")  # Lightning calls no teardown behind an exception
+    assert len(module.freezing.parameters) == count > 0

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +17,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import lightning_vision as lv
+from lightning_vision import assembly
 from lightning_vision import checkpoint as checkpoints
 from lightning_vision.assembly import build_module, build_trainer
 from lightning_vision.config import compose
@@ -234,6 +237,16 @@ def test_the_oldest_features_give_way(tmp_path: Path) -> None:
     assert new.is_dir()
 
 
+def test_features_that_are_read_do_not_give_way(index: SampleIndex, tmp_path: Path) -> None:
+    mode = opened(index, tmp_path, Encoder())
+    fetch(mode, [0, 1])
+    make_room(tmp_path, 2**30, limit=1e-9)
+    assert mode.store.folder.is_dir()
+    mode.close()
+    make_room(tmp_path, 2**30, limit=1e-9)
+    assert not mode.store.folder.exists()
+
+
 # ---- under a fit
 
 
@@ -277,7 +290,7 @@ def test_training_is_that_on_rounded_features_and_the_second_run_encodes_nothing
     table: Path, tmp_path: Path, decoder: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cached = lv.fit(**settings(table, tmp_path / "cached", decoder))
-    assert "cache    embeddings of 32 images" in capsys.readouterr().out
+    assert "cache    embeddings of 32 samples" in capsys.readouterr().out
     assert cached.module.config["preprocessing"]["cache_encoder_embeddings"] is True
     assert "# preprocessing.cache_encoder_embeddings: the encoder is frozen" in (
         tmp_path / "cached" / "config.yaml"
@@ -393,6 +406,32 @@ def test_the_limit_decides_and_says_so(table: Path, tmp_path: Path) -> None:
     both = {"preprocessing.embedding_cache_limit": 0.001, "preprocessing.cache_encoder_embeddings": True}
     assert reason(**both) == (True, "")
     assert re.search(r"GiB in ", reason()[1])
+
+
+def test_code_without_a_version_counts_by_what_it_computes(table: Path, tmp_path: Path) -> None:
+    module, _ = lv.build(**settings(table, tmp_path / "run", "classifier"))
+    module._trainer = SimpleNamespace(precision_plugin=SimpleNamespace(forward_context=nullcontext))  # type: ignore[assignment]
+    assert assembly._ours(module.encoder)
+    module.encoder.own = type("Own", (nn.Module,), {"__module__": "my_package"})()
+    assert not assembly._ours(module.encoder)
+    # One config, equal weights, and other code.
+    embed = module.encoder.embed_features
+    found = []
+    for function in (torch.sin, torch.tanh, torch.sin):
+        module.encoder.embed_features = lambda x, f=function: f(embed(x))  # type: ignore[method-assign]
+        found.append(assembly._features_digest(module))
+    assert found[0] == found[2] != found[1]
+
+
+def test_whether_there_is_room_is_asked_anew_when_a_run_goes_on(table: Path, tmp_path: Path) -> None:
+    first = lv.fit(**{**settings(table, tmp_path / "run", "classifier"), "epochs": 1})
+    assert first.module.config["preprocessing"]["cache_encoder_embeddings"] is True
+    more = lv.fit(
+        checkpoint=str(first.folder / "checkpoints" / "last.ckpt"),
+        epochs=2,
+        overrides={"output_dir": str(tmp_path / "more"), "preprocessing.embedding_cache_limit": 1e-9},
+    )
+    assert more.module.embeddings is None
 
 
 def test_the_cache_may_be_switched_when_a_run_goes_on(table: Path, tmp_path: Path) -> None:

@@ -209,5 +209,5 @@ def test_where_stores_lie(index: SampleIndex, tmp_path: Path, monkeypatch: pytes
     assert store_folder(str(tmp_path / "given")) == tmp_path / "given"
     store = open_store(index, np.arange(4), Geometry(4, 5, 3), Preprocessing(lazy_cache_dir=str(tmp_path / "given")))
     assert store.folder.parent == tmp_path / "given"
-    assert {p.name for p in store.folder.iterdir()} == {"images", "masks", "rows", "about.json", "lock"}
+    assert {p.name for p in store.folder.iterdir()} == {"images", "masks", "rows", "about.json", "in_use", "lock"}
     store.close()

@@ -248,3 +248,10 @@ def test_the_first_convolution_is_the_one_that_sees_the_image() -> None:
         stem = first_conv(encoder.model)
         assert stem is not None
         assert stem.in_channels == 5, model_type
+
+
+def test_lora_in_a_network_that_reads_the_geometry_of_its_convolutions() -> None:
+    config = {"model_type": "mobilenet_v1", "depth_multiplier": 0.25, "tf_padding": True}
+    encoder = HuggingFaceEncoder("auto", "mobilenet", config, use_pretrained=False, adapter="lora")
+    encoder.embed(torch.randn(1, 3, 64, 64)).sum().backward()
+    assert any(p.grad is not None for n, p in encoder.named_parameters() if "lora_B" in n)

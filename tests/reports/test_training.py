@@ -49,7 +49,7 @@ def test_a_frozen_encoder_with_its_cache() -> None:
         2.0,
         60,
     )
-    assert training_lines(built)[2:] == ["cache    embeddings of 30 images, 1.2 MB in f: 30 encoded in 2.0 s, 60 read"]
+    assert training_lines(built)[2:] == ["cache    embeddings of 30 samples, 1.2 MB in f: 30 encoded in 2.0 s, 60 read"]
     usage.too_large = 4
     assert "4 times" in training_lines(built)[2]
 
