@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lightning_vision.decoders.base import Decoder, channels_last, levels_of, resample
 from lightning_vision.decoders.blocks import class_conv, conv, fc_stack, norm_relu
@@ -22,8 +23,9 @@ class SegFormerDecoder(Decoder):
     ReLU, and classified. Maps of stride 4 and coarser are taken, all where there are none; the logits are upsampled
     once, bilinearly.
 
-    The paper projects, upsamples, joins and fuses. The two linear layers without anything between them are one here,
-    for each map, applied before upsampling, and their results are added: the same functions, at a fraction of the cost.
+    The paper projects, upsamples, joins and fuses. Here each map goes through its part of the fusing layer before it is
+    upsampled, and the results are added: the same function, at a third of the cost. The projection and the fusing
+    layer, which could be one matrix, stay two: a product of two learns faster.
 
     Args:
         info: What the encoder (or the neck) tells about its features.
@@ -76,7 +78,8 @@ class SegFormerDecoder(Decoder):
             )
         width = hidden_size if hidden_dim is None else hidden_dim
         self.levels = levels_of(info, finest=4)
-        self.project = nn.ModuleList(conv(info.channels[i], width, 1) for i in self.levels.values())
+        self.project = nn.ModuleList(conv(info.channels[i], width, 1, bias=True) for i in self.levels.values())
+        self.join = conv(len(self.levels) * width, width, 1)
         self.fuse = nn.Sequential(*norm_relu(width), nn.Dropout2d(dropout))
         self.fc = fc_stack(width, locals())
         self.head = class_conv(self.fc.out_features, num_classes)
@@ -90,9 +93,10 @@ class SegFormerDecoder(Decoder):
         """
         finest = min(self.levels)
         maps = channels_last([features[i] for i in self.levels.values()])
+        parts = self.join.weight.chunk(len(maps), 1)
         levels = [
-            resample(project(x), stride, finest, size)
-            for project, x, stride in zip(self.project, maps, self.levels, strict=True)
+            resample(F.conv2d(project(x), part), stride, finest, size)
+            for project, part, x, stride in zip(self.project, parts, maps, self.levels, strict=True)
         ]
         fused = self.fuse(sum(levels[1:], levels[0]))
         return resample(self.head(self.fc(fused)), finest, 1, size)

@@ -27,16 +27,16 @@ def test_equals_the_head_of_transformers() -> None:
     reference = SegformerDecodeHead(config).double().train()
     decoder = SegFormerDecoder(INFO, 3, hidden_size=5, dropout=0.0).double().train()
     with torch.no_grad():
-        # It joins the coarsest map first; projection and fusion are one matrix here.
-        fuse = reference.linear_fuse.weight[:, :, 0, 0].split(5, 1)[::-1]
-        for ours, part, theirs in zip(decoder.project, fuse, reference.linear_projections, strict=True):
-            ours.weight[:, :, 0, 0] = part @ theirs.proj.weight
+        # It joins the coarsest map first.
+        decoder.join.weight.copy_(torch.cat(reference.linear_fuse.weight.split(5, 1)[::-1], 1))
+        for ours, theirs in zip(decoder.project, reference.linear_projections, strict=True):
+            ours.weight[:, :, 0, 0] = theirs.proj.weight
+            ours.bias.copy_(theirs.proj.bias)
         for ours, theirs in ((decoder.fuse[0], reference.batch_norm), (decoder.head, reference.classifier)):
             for parameter in (*ours.parameters(), *theirs.parameters()):
                 torch.nn.init.normal_(parameter)
             ours.load_state_dict(theirs.state_dict())
     features = [x.double() for x in random_features(INFO, (64, 96))]
-    # The biases of its projections are the same for every pixel: BatchNorm takes them out again.
     expected = F.interpolate(reference(features), scale_factor=4, mode="bilinear")
     torch.testing.assert_close(decoder(features, (64, 96)), expected)
 
