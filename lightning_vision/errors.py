@@ -70,7 +70,9 @@ class CheckpointError(VisionError):
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """Return the valid name most similar to ``name``, or None if nothing is similar."""
-    matches = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.55)
+    # Of a short name, such as a number, half is much.
+    cutoff = 0.5 if len(str(name)) <= 4 else 0.55
+    matches = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=cutoff)
     return matches[0] if matches else None
 
 
