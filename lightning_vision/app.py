@@ -50,9 +50,9 @@ def run(cfg: DictConfig) -> float | None:
     if cfg.action == "fit":
         return fit(cfg).metrics.get("best")
     if cfg.action == "test":
-        test(_trained(cfg), cfg)
+        test(_checkpoint(cfg), cfg)
     elif cfg.action == "predict":
-        _predict_to_folder(_trained(cfg), _required(cfg, "source", "source=photos/"), cfg)
+        _predict_to_folder(_checkpoint(cfg), _required(cfg, "source", "source=photos/"), cfg)
     elif cfg.action == "check":
         if not check(cfg):
             raise DataError("The data cannot be trained on as they are; the report above says why.")
@@ -228,7 +228,7 @@ def predict(
             many = isinstance(source, list | tuple) or getattr(source, "ndim", 0) == 4
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lightning_vision-"))
             source = spool(list(source) if many else [source], Path(folder))
-        elif isinstance(source, Path):
+        else:
             source = str(source)
         module, settings = _to_predict(model, source, cfg, keys)
         from lightning_vision.inference.run import predict_images
@@ -292,7 +292,7 @@ def _data_to_score(
 def _to_predict(
     model: str | Path | VisionModule | None, source: str | list[str], cfg: DictConfig, keys: Sequence[str]
 ) -> tuple[VisionModule, dict[str, Any]]:
-    """The model and its settings; an untrained one takes size and channels from the images."""
+    """The model and its settings; an untrained one has those of the config."""
     if model is None:
         plan = _untrained(cfg, source)
         return _build(plan)[0], plan.config
@@ -404,29 +404,29 @@ def _composed_with_keys(
     return compose(words, **named, **extra), keys
 
 
-def _trained(cfg: DictConfig) -> str | None:
+def _checkpoint(cfg: DictConfig) -> str | None:
     """The checkpoint, or None where the decoder needs no training."""
-    if cfg.checkpoint is None and class_constants(str(cfg.decoder.get("_target_"))).get("ready"):
-        return None
     if cfg.checkpoint is None:
-        raise ConfigError(
-            f"{cfg.action} needs checkpoint=, or a decoder that needs no training.",
-            given=f"decoder {cfg.decoder.get('_target_')}",
-            expected="checkpoint=PATH, or decoder=pretrained or decoder=zero_shot with a pretrained encoder",
-            override=[f"{cfg.action} {EXAMPLE_CHECKPOINT}", "decoder=pretrained encoder=resnet"],
-        )
+        _require_ready(cfg)
+        return None
     return str(cfg.checkpoint)
 
 
-def _untrained(cfg: DictConfig, source: str | list[str] | None = None) -> Plan:
-    """The plan of a model that predicts without training; one whose predictions would mean nothing is refused."""
-    if not class_constants(str(cfg.decoder.get("_target_"))).get("ready"):
+def _require_ready(cfg: DictConfig) -> None:
+    """Refuse an untrained model whose predictions would mean nothing."""
+    decoder = str(cfg.decoder.get("_target_"))
+    if not class_constants(decoder).get("ready"):
         raise ConfigError(
             "This decoder must be trained before it predicts.",
-            given=f"no checkpoint, and {cfg.decoder.get('_target_')}",
-            expected="a checkpoint, or a decoder that needs no training: pretrained, zero_shot",
-            override=[EXAMPLE_CHECKPOINT, "decoder=pretrained"],
+            given=f"no checkpoint, and {decoder}",
+            expected="a checkpoint, or a pretrained encoder with a decoder that needs none: pretrained, zero_shot",
+            override=[EXAMPLE_CHECKPOINT, "decoder=pretrained encoder=resnet"],
         )
+
+
+def _untrained(cfg: DictConfig, source: str | list[str] | None = None) -> Plan:
+    """The plan of a model that predicts without training."""
+    _require_ready(cfg)
     plan = resolve(cfg, source)
     why = plan.reasons.get("image_size")
     print(f"{plan.geometry.height} x {plan.geometry.width} pixels" + (f": {why} (image_size=N)" if why else ""))

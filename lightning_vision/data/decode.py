@@ -7,9 +7,9 @@ damaged pixel data, and Pillow costs a tenth more. Both routes keep these rules:
 - 16-bit values keep their high byte: 0..65535 becomes 0..255. Floats are expected in [0, 1].
 - Colour to grey is ITU-R 601 luma as Pillow computes it; grey to colour repeats the value.
 - One or three channels: alpha is dropped, not blended. Two or four: alpha is 255 where the file has none.
-- ``interpolate`` resizes with antialiasing, whatever the aspect. ``crop_or_pad`` keeps the scale: the centre
-  is cut out, and a border repeats the edge. ``resize_crop`` keeps the
-  aspect: it resizes until the result is ``crop_fraction`` of the tighter side, and cuts the centre out.
+- ``interpolate`` resizes with antialiasing, whatever the aspect. ``crop_or_pad`` keeps the scale: the centre is cut
+  out, and a border repeats the edge. ``resize_crop`` keeps the aspect: it resizes until the result is
+  ``crop_fraction`` of the tighter side, and cuts the centre out.
 """
 
 from __future__ import annotations

@@ -73,17 +73,18 @@ def conv_norm_relu(
     )
 
 
-def fc_stack(in_channels: int, arguments: Mapping[str, Any]) -> FCStack:
-    """Return the fully connected layers that a dense decoder applies to every pixel.
+def fc_stack(in_channels: int, arguments: Mapping[str, Any], per_pixel: bool = True) -> FCStack:
+    """Return the fully connected layers of a decoder.
 
     Args:
         in_channels: Channels that come in.
         arguments: All arguments of the decoder's constructor (its ``locals()``). The layers' settings are written out
             there, where the config's checks read them; here is the one place that takes them.
+        per_pixel: Whether they are applied to every pixel of a map, or to a vector.
     """
     defaults = {key: arguments[f"fc_{key}"] for key in FC_KEYS}
     layers = merge_layers("decoder.fc_layers", arguments["fc_layers"], arguments["num_fc_layers"], defaults)
-    return FCStack(in_channels, layers, per_pixel=True)
+    return FCStack(in_channels, layers, per_pixel=per_pixel)
 
 
 def class_conv(in_channels: int, num_classes: int, kernel_size: int = 1) -> nn.Conv2d:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 from torch import Tensor, nn
 
 from lightning_vision.decoders.base import Decoder
-from lightning_vision.encoders.layers import FCStack, merge_layers
+from lightning_vision.decoders.blocks import fc_stack
 from lightning_vision.encoders.options import Activation, Initializer, Norm
 from lightning_vision.errors import ConfigError
 from lightning_vision.types import Between, FeatureInfo
@@ -58,22 +58,7 @@ class ClassifierDecoder(Decoder):
         fc_layers: list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(info, num_classes)
-        layers = merge_layers(
-            "decoder.fc_layers",
-            fc_layers,
-            num_fc_layers,
-            {
-                "output_size": fc_output_size,
-                "use_bias": fc_use_bias,
-                "weights_initializer": fc_weights_initializer,
-                "bias_initializer": fc_bias_initializer,
-                "norm": fc_norm,
-                "norm_params": fc_norm_params,
-                "activation": fc_activation,
-                "dropout": fc_dropout,
-            },
-        )
-        self.fc = FCStack(info.embed_dim, layers)
+        self.fc = fc_stack(info.embed_dim, locals(), per_pixel=False)
         self.head = nn.Linear(self.fc.out_features, num_classes)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)

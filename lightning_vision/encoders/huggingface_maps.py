@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_vision.encoders.fixed_size import resize_image, resize_maps
 from lightning_vision.errors import ConfigError
 
 # Maps that a one-scale model (ViT) returns, from evenly spread depths.
@@ -73,8 +74,7 @@ def pyramid(model: Any, layout: Layout, x: Tensor) -> list[Tensor]:
         patches = slice(layout.prefix, layout.prefix + rows * columns)
         maps = [norm(tokens)[:, patches].mT.unflatten(2, (rows, columns)) for tokens in maps]
     if layout.fixed is not None:
-        cells = [_cells(x.shape[-2:], s) for s in layout.strides]
-        return [F.interpolate(m, c, mode="bilinear", align_corners=False) for m, c in zip(maps, cells, strict=True)]
+        return resize_maps(maps, layout.strides, (x.shape[-2], x.shape[-1]))
     return maps
 
 
@@ -243,6 +243,6 @@ def _cells(size: Sequence[int], stride: int) -> tuple[int, int]:
 def _sized(layout: Layout, x: Tensor) -> Tensor:
     """Resize for a model that is tied to one size, pad for one that has a smallest size."""
     if layout.fixed is not None:
-        return F.interpolate(x, layout.fixed, mode="bilinear", align_corners=False, antialias=True)
+        return resize_image(x, layout.fixed)
     bottom, right = (max(0, least - side) for least, side in zip(layout.least, x.shape[-2:], strict=True))
     return F.pad(x, (0, right, 0, bottom)) if bottom or right else x
