@@ -216,8 +216,8 @@ def predict(
         One Prediction an image, in the order of the source: class probabilities, or a mask at the image's own size.
 
     Raises:
-        DataError: Nothing was found, or an image is unreadable. With ``overrides={"preprocessing.bad_image": "skip"}``
-            it is left out instead, so that there are fewer predictions than images; compare their paths.
+        DataError: Nothing was found, or an image is unreadable. With ``overrides={"preprocessing.on_bad_image":
+            "skip"}`` it is left out instead, so that there are fewer predictions than images; compare their paths.
     """
     cfg, keys = _composed_with_keys(config, choices)
     predictions: list[Prediction] = []
@@ -281,7 +281,7 @@ def _data_to_score(
         settings["data"] = {k: v for k, v in settings["data"].items() if k in typed} | {
             k: v for k, v in saved["data"].items() if k not in typed
         }
-    index = read_index(settings["data"], trained.kind, settings["seed"])
+    index = read_index(settings, trained.kind)
     assert index.target is not None
     require_same_target(trained, index.target, index.origin)
     if other_data and "preprocessing.num_channels" not in keys:

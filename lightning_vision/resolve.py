@@ -103,7 +103,7 @@ def _index(config: dict[str, Any], task: str) -> SampleIndex:
     names = config["decoder"].get("class_names")
     if names is not None and config["data"].get("class_names", names) is None:
         config["data"]["class_names"] = names
-    return read_index(config["data"], KIND_OF_TASK[task], config["seed"])
+    return read_index(config, KIND_OF_TASK[task])
 
 
 def _files(config: Mapping[str, Any], source: str | Sequence[str]) -> SampleIndex:
@@ -112,10 +112,11 @@ def _files(config: Mapping[str, Any], source: str | Sequence[str]) -> SampleInde
     return replace(FilesSource(source).read(None, config["seed"]), target=TargetSpec("label", names))
 
 
-def read_index(node: Mapping[str, Any], wanted: TargetKind | None, seed: int) -> SampleIndex:
-    """Build the source of a ``data`` node and read its rows."""
-    source: Any = instantiate(node)
-    return cast(SampleIndex, source.read(wanted, seed))
+def read_index(config: Mapping[str, Any], wanted: TargetKind | None) -> SampleIndex:
+    """Build the source of a config's data and read its rows."""
+    source: Any = instantiate(config["data"])
+    preprocessing = cast(Preprocessing, instantiate(config["preprocessing"]))
+    return cast(SampleIndex, source.read(wanted, config["seed"], preprocessing=preprocessing))
 
 
 def _task(config: dict[str, Any], reasons: dict[str, str]) -> str:

@@ -13,7 +13,10 @@ from lightning_vision.types import TargetSpec
 # All else is in the checkpoint.
 # The seed is not among them: it decides which rows are test rows where the data bring no split.
 OWN = ("action", "checkpoint", "source", "output_dir", "data", "batch_size", "trainer", "callbacks", "logger")
-OWN_PREPROCESSING = ("mode", "prefetch_size", "lazy_cache_dir", "decode_threads", "bad_image")
+OWN_PREPROCESSING = (
+    *("mode", "in_memory", "prefetch_size", "lazy_cache_dir", "decode_threads", "num_processes"),
+    *("missing_value_strategy", "fill_value", "unseen_color", "on_bad_image"),
+)
 # The features of a frozen encoder are the same wherever they come from, up to their rounding.
 RESUMED_PREPROCESSING = (*OWN_PREPROCESSING, "cache_encoder_embeddings", "embedding_cache_limit")
 # What may change when a run goes on; with anything else it would be another run.

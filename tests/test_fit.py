@@ -409,7 +409,7 @@ def test_skipped_images_are_named(shapes: Path, tmp_path: Path, capsys: pytest.C
     lines = shapes.read_text(encoding="utf-8").splitlines()
     table = shapes.with_name("bad.csv")
     table.write_text("\n".join([*lines, f"{tmp_path}/bad.png,,red,train"]), encoding="utf-8")
-    config = labels(table, tmp_path / "run", epochs=1, values={"preprocessing.bad_image": "skip"})
+    config = labels(table, tmp_path / "run", epochs=1, values={"preprocessing.on_bad_image": "skip"})
     lv.fit(**config)
     assert f"1 images could not be read and were left out:\n  {tmp_path}/bad.png: " in capsys.readouterr().out
 

@@ -353,7 +353,7 @@ def test_a_torn_image_stops_fit_and_is_listed_by_predict(
     error = capsys.readouterr().err
     assert str(broken) in error
     assert "Traceback" not in error
-    assert run(monkeypatch, *data, "preprocessing.bad_image=skip", "hydra.run.dir=run") == 0
+    assert run(monkeypatch, *data, "preprocessing.on_bad_image=skip", "hydra.run.dir=run") == 0
     capsys.readouterr()
     found = ["checkpoint=run/checkpoints/last.ckpt", "source=photos"]
     assert run(monkeypatch, "predict", *found, "hydra.run.dir=out") == 0

@@ -61,7 +61,7 @@ class VisionDataModule(LightningDataModule):
 
     @property
     def bad(self) -> list[tuple[str, str]]:
-        """Path and reason of every image that was skipped (``preprocessing.bad_image=skip``)."""
+        """Path and reason of every image that was skipped (``preprocessing.on_bad_image=skip``)."""
         return list(dict(item for loader in self._loaders.values() for item in loader.bad).items())
 
     def setup(self, stage: str) -> None:
@@ -178,7 +178,7 @@ class VisionDataModule(LightningDataModule):
                 shuffle=shuffle,
                 seed=self.seed,
                 prefetch=self.preprocessing.prefetch_size,
-                bad_image=self.preprocessing.bad_image,
+                on_bad_image=self.preprocessing.on_bad_image,
             )
         loader = self._loaders[name]
         # The mode was closed by teardown, and the accelerator is known only now.

@@ -79,7 +79,7 @@ class Loader:
         seed: Of the order, at least 0.
         prefetch: Batches decoded ahead; None = what suits the mode.
         threads: Threads that decode.
-        bad_image: ``error`` raises the DataError of an image that cannot be decoded; ``skip`` leaves the row out of
+        on_bad_image: ``error`` raises the DataError of an image that cannot be decoded; ``skip`` leaves the row out of
             its batch and adds it to ``bad``.
         pin_memory: Allocate pinned memory, for copies to a CUDA device.
     """
@@ -96,7 +96,7 @@ class Loader:
         seed: int = 0,
         prefetch: int | None = None,
         threads: int = 1,
-        bad_image: Literal["error", "skip"] = "error",
+        on_bad_image: Literal["error", "skip", "blank"] = "error",
         pin_memory: bool = False,
     ) -> None:
         if batch_size < 1:
@@ -108,7 +108,7 @@ class Loader:
         self.seed = seed
         self.prefetch = mode.prefetch if prefetch is None else prefetch
         self.threads = threads
-        self.bad_image = bad_image
+        self.on_bad_image = on_bad_image
         self.pin_memory = pin_memory
         self._bad: dict[str, str] = {}
         self._position = (0, 0)  # epoch, batches handed out
@@ -218,7 +218,7 @@ class Loader:
         return batch if not failures else self._without(rows, batch, failures)
 
     def _without(self, rows: npt.NDArray[np.int64], batch: Batch, failures: list[Failure]) -> Batch:
-        if self.bad_image == "error":
+        if self.on_bad_image == "error":
             raise failures[0].refused()
         for failure in failures:
             path = self.mode.decoder.index.image_path(int(rows[failure.position]))

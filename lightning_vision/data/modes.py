@@ -34,7 +34,7 @@ class Failure:
 
     def refused(self) -> DataError:
         """The error where no sample may fail, with the setting that would leave it out."""
-        self.error.overrides.append("preprocessing.bad_image=skip  (leaves out what cannot be read)")
+        self.error.overrides.append("preprocessing.on_bad_image=skip  (leaves out what cannot be read)")
         return self.error
 
 
@@ -184,7 +184,7 @@ class Eager(Mode):
 
     Raises:
         ConfigError: The pixels take more memory than is free.
-        DataError: A sample cannot be decoded, and ``preprocessing.bad_image`` is ``error``.
+        DataError: A sample cannot be decoded, and ``preprocessing.on_bad_image`` is ``error``.
     """
 
     prefetch = 0
@@ -203,7 +203,7 @@ class Eager(Mode):
                 block = slice(first, min(first + 1024, n))
                 masks = None if self.masks is None else self.masks[block]
                 for failure in decode_into(decoder, rows[block], self.images[block], masks, pool)():
-                    if decoder.preprocessing.bad_image == "error":
+                    if decoder.preprocessing.on_bad_image == "error":
                         pool.shutdown(cancel_futures=True)
                         raise failure.refused()
                     self._failed[first + failure.position] = failure.error

@@ -22,7 +22,7 @@ class Resize:
         filter: ``bilinear`` or ``bicubic``, both with antialiasing; for images, never for masks.
     """
 
-    method: Literal["interpolate", "crop_or_pad", "resize_crop"] = "interpolate"
+    method: Literal["interpolate", "crop_or_pad", "resize_crop", "resize_pad"] = "interpolate"
     crop_fraction: float = 0.875
     crop_rounding: Literal["even", "down"] = "even"
     filter: Literal["bilinear", "bicubic"] = "bilinear"

@@ -15,9 +15,15 @@ class Preprocessing:
         height: Height in pixels. null = the root ``image_size``, else inferred.
         width: Width in pixels. Height and width are given together.
         num_channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA. null = inferred.
+        missing_value_strategy: A row of a table without an image: ``error`` names it; ``drop_row`` leaves it out;
+            ``bfill`` and ``ffill`` repeat the next or the previous row of the same split, ``fill_with_mode`` the most
+            frequent one, image and target together, so that no image gets another row's target; ``fill_with_const``
+            takes ``fill_value`` as the image and keeps the row's own target. Filled rows are counted and reported.
+        fill_value: For ``fill_with_const``: a grey value, 0 to 255, or the path of an image.
         resize_method: ``interpolate`` scales to height and width, whatever the aspect; ``crop_or_pad`` keeps the scale,
             cuts the centre or adds a border that repeats the edge; ``resize_crop`` keeps the aspect, scales until the
-            result is ``crop_fraction`` of the tighter side, and cuts the centre, as ImageNet models are evaluated.
+            result is ``crop_fraction`` of the tighter side, and cuts the centre, as ImageNet models are evaluated;
+            ``resize_pad`` keeps the aspect, scales the whole image into height and width, and adds a border.
         crop_fraction: Share of the tighter side that ``resize_crop`` keeps.
         crop_rounding: Half a pixel of its offset: to the ``even`` number, as torchvision and timm have it, or
             ``down``, as transformers has it.
@@ -28,10 +34,17 @@ class Preprocessing:
         infer_image_num_channels: Take the number of channels from the data if none is given; false means 3.
         infer_image_sample_size: Number of training images, spread evenly, whose headers decide the channels.
         requires_equal_dimensions: An inferred height and width become the smaller of both; given ones must be equal.
+        infer_image_num_classes: Every colour (or grey value) that occurs in a training mask is a class. For masks whose
+            colours are the classes; without it, masks hold class ids.
+        num_classes: Number of classes of masks, compared with the data. 2 turns grey masks into background (below 128)
+            and foreground.
+        unseen_color: A colour in a mask that no training mask has, with ``infer_image_num_classes``: ``error``, or
+            ``ignore`` its pixels.
         standardize_image: ``encoder``: with the statistics the encoder's weights were trained with; ``imagenet1k``:
             with ImageNet's; null: pixels stay in [0, 1].
         mode: ``lazy`` decodes every epoch, batch by batch; ``lazy_cached`` writes decoded pixels to disk in the first
             epoch and reads them back; ``eager`` decodes all before the first epoch.
+        in_memory: Where ``eager`` keeps pixels: in memory, or, with false, on disk in the store of ``lazy_cached``.
         prefetch_size: Batches decoded ahead. null = 4, or 0 where pixels are read from memory.
         lazy_cache_dir: Folder of decoded pixels, of embeddings and of images that came from memory. null = the user's
             cache folder.
@@ -40,11 +53,13 @@ class Preprocessing:
             one and ``embedding_cache_limit`` is enough.
         embedding_cache_limit: GiB that the features of a run may take for null to cache them. Features of earlier
             runs that were unused for longest give way to them.
-        decode_threads: Threads that decode. null = all cores that the process may use, shared among ranks.
+        decode_threads: Threads that decode batches. null = all cores that the process may use, shared among ranks.
+        num_processes: Threads that go through all images before training: ``eager``, ``cache``, ``check``, and the
+            scan of masks. They are threads, not processes: the decoders release Python's lock. null = all cores.
         exact_decode: Decode at full size before resizing. false lets the JPEG decoder halve large images first: faster,
             pixels differ slightly.
-        bad_image: An image that cannot be decoded during fit: ``error`` stops with its path, ``skip`` leaves it out
-            and counts it.
+        on_bad_image: A sample that cannot be decoded: ``error`` stops with its path, ``skip`` leaves it out,
+            ``blank`` keeps its label with a black image. What was left out or blanked is counted and listed.
     """
 
     injected: ClassVar[tuple[str, ...]] = ()
@@ -54,7 +69,11 @@ class Preprocessing:
         height: Annotated[int | None, Between(1)] = None,
         width: Annotated[int | None, Between(1)] = None,
         num_channels: Annotated[int | None, Between(1, 4)] = None,
-        resize_method: Literal["interpolate", "crop_or_pad", "resize_crop"] = "interpolate",
+        missing_value_strategy: Literal[
+            "error", "drop_row", "bfill", "ffill", "fill_with_mode", "fill_with_const"
+        ] = "error",
+        fill_value: int | str | None = None,
+        resize_method: Literal["interpolate", "crop_or_pad", "resize_crop", "resize_pad"] = "interpolate",
         crop_fraction: Annotated[float, Between(0, 1, low_open=True)] = 0.875,
         crop_rounding: Literal["even", "down"] = "even",
         resize_filter: Literal["bilinear", "bicubic"] = "bilinear",
@@ -64,19 +83,26 @@ class Preprocessing:
         infer_image_num_channels: bool = True,
         infer_image_sample_size: Annotated[int, Between(1)] = 100,
         requires_equal_dimensions: bool = False,
+        infer_image_num_classes: bool = False,
+        num_classes: Annotated[int | None, Between(2, 256)] = None,
+        unseen_color: Literal["error", "ignore"] = "error",
         standardize_image: Literal["encoder", "imagenet1k"] | None = "encoder",
         mode: Literal["eager", "lazy", "lazy_cached"] = "lazy",
+        in_memory: bool = True,
         prefetch_size: Annotated[int | None, Between(0)] = None,
         lazy_cache_dir: str | None = None,
         cache_encoder_embeddings: bool | None = None,
         embedding_cache_limit: Annotated[float, Between(0)] = 4.0,
         decode_threads: Annotated[int | None, Between(1)] = None,
+        num_processes: Annotated[int | None, Between(1)] = None,
         exact_decode: bool = True,
-        bad_image: Literal["error", "skip"] = "error",
+        on_bad_image: Literal["error", "skip", "blank"] = "error",
     ) -> None:
         self.height = height
         self.width = width
         self.num_channels = num_channels
+        self.missing_value_strategy = missing_value_strategy
+        self.fill_value = fill_value
         self.resize = Resize(resize_method, crop_fraction, crop_rounding, resize_filter)
         self.infer_image_dimensions = infer_image_dimensions
         self.infer_image_max_height = infer_image_max_height
@@ -84,12 +110,17 @@ class Preprocessing:
         self.infer_image_num_channels = infer_image_num_channels
         self.infer_image_sample_size = infer_image_sample_size
         self.requires_equal_dimensions = requires_equal_dimensions
+        self.infer_image_num_classes = infer_image_num_classes
+        self.num_classes = num_classes
+        self.unseen_color = unseen_color
         self.standardize_image = standardize_image
         self.mode = mode
+        self.in_memory = in_memory
         self.prefetch_size = prefetch_size
         self.lazy_cache_dir = lazy_cache_dir
         self.cache_encoder_embeddings = cache_encoder_embeddings
         self.embedding_cache_limit = embedding_cache_limit
         self.decode_threads = decode_threads
+        self.num_processes = num_processes
         self.exact_decode = exact_decode
-        self.bad_image = bad_image
+        self.on_bad_image = on_bad_image

@@ -33,7 +33,7 @@ def predict_images(
         receive: Called with each prediction.
 
     Returns:
-        Path and reason of the images that were skipped (``preprocessing.bad_image=skip``).
+        Path and reason of the images that were skipped (``preprocessing.on_bad_image=skip``).
 
     Raises:
         ConfigError: More than one process: predictions are written by one, in the order of the images.
@@ -57,7 +57,7 @@ def predict_images(
 
 def predict_to_folder(module: VisionModule, source: str, settings: dict[str, Any]) -> None:
     """Write ``predictions/`` in the run folder: a table of classes, or masks with overlays. Bad images are named."""
-    settings["preprocessing"]["bad_image"] = "skip"
+    settings["preprocessing"]["on_bad_image"] = "skip"
     folder = Path(settings["output_dir"]) / "predictions"
     target = module.task.target
     writer: LabelWriter | MaskWriter

@@ -108,7 +108,7 @@ def test_an_unreadable_image_is_an_error_unless_it_is_to_be_skipped(index: Sampl
     for loader in (data.train_dataloader(), data.predict_dataloader()):
         with pytest.raises(DataError, match=r"i2\.png"):
             rows_of(loader)
-    skipping = data_of(plain, tmp_path, bad_image="skip")
+    skipping = data_of(plain, tmp_path, on_bad_image="skip")
     assert rows_of(skipping.predict_dataloader()) == [0, 1, 3, 4, 5, 6, 7, 8, 9]
     assert skipping.bad == [(index.image_path(2), "the file is empty")]
     assert sorted(rows_of(skipping.train_dataloader())) == [0, 4, 5, 7, 9]

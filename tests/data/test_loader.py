@@ -182,9 +182,9 @@ def test_prefetch_is_bounded_and_changes_nothing(prefetch: int) -> None:
 
 
 def test_bad_images_raise_or_are_left_out() -> None:
-    with pytest.raises(DataError, match=r"(?s)/f/5\.png.*try: +preprocessing\.bad_image=skip"):
+    with pytest.raises(DataError, match=r"(?s)/f/5\.png.*try: +preprocessing\.on_bad_image=skip"):
         indices(Loader(Fake(np.arange(12), failing=(5,)), 4))
-    loader = Loader(Fake(np.arange(12), failing=(5, 8, 9, 10, 11)), 4, bad_image="skip")
+    loader = Loader(Fake(np.arange(12), failing=(5, 8, 9, 10, 11)), 4, on_bad_image="skip")
     assert indices(loader) == indices(loader) == [[0, 1, 2, 3], [4, 6, 7], []]
     assert loader.bad == [(f"/f/{i}.png", "the file is empty") for i in (5, 8, 9, 10, 11)]
     batch = list(loader)[1]
@@ -193,7 +193,7 @@ def test_bad_images_raise_or_are_left_out() -> None:
 
 
 def test_a_training_batch_without_any_image_is_an_error() -> None:
-    loader = Loader(Fake(np.arange(8), failing=(4, 5, 6, 7)), 4, train=True, bad_image="skip")
+    loader = Loader(Fake(np.arange(8), failing=(4, 5, 6, 7)), 4, train=True, on_bad_image="skip")
     with pytest.raises(DataError, match="no image of a training batch"):
         indices(loader)
 

@@ -94,7 +94,7 @@ def test_a_cached_row_is_not_decoded_again(index: SampleIndex, tmp_path: Path) -
 @pytest.mark.parametrize("name", MODES)
 def test_failures_are_placed(index: SampleIndex, tmp_path: Path, name: str) -> None:
     Path(index.image_path(4)).write_bytes(b"")
-    mode = mode_of(index, tmp_path / "c", name, bad_image="skip")
+    mode = mode_of(index, tmp_path / "c", name, on_bad_image="skip")
     for _ in range(2):
         images, _, failed = fetch(mode, [1, 4, 2])
         assert failed == [1]
@@ -107,14 +107,14 @@ def test_failures_are_placed(index: SampleIndex, tmp_path: Path, name: str) -> N
 
 def test_eager_stops_at_a_bad_image(index: SampleIndex, tmp_path: Path) -> None:
     Path(index.image_path(4)).write_bytes(b"")
-    with pytest.raises(DataError, match=r"(?s)i4\.png.*try: +preprocessing\.bad_image=skip"):
+    with pytest.raises(DataError, match=r"(?s)i4\.png.*try: +preprocessing\.on_bad_image=skip"):
         mode_of(index, tmp_path, "eager")
 
 
 @pytest.mark.parametrize("name", MODES)
 def test_a_mask_that_does_not_fit_is_named(index: SampleIndex, tmp_path: Path, name: str) -> None:
     write_mask(Path(index.mask_path(3)), np.zeros((14, 10), np.uint8))
-    mode = mode_of(index, tmp_path / "c", name, bad_image="skip")
+    mode = mode_of(index, tmp_path / "c", name, on_bad_image="skip")
     assert fetch(mode, [2, 3])[2] == [1]
 
 

@@ -88,7 +88,7 @@ def test_unreadable_images_may_be_skipped(tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.csv", rows)
     report = check(table, "label")
     assert len(messages(report)) == len(bad)
-    report = check(table, "label", Preprocessing(bad_image="skip"))
+    report = check(table, "label", Preprocessing(on_bad_image="skip"))
     assert report.ok
     assert len(messages(report, "warning")) == len(bad)
 

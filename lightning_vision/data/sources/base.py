@@ -15,11 +15,13 @@ import numpy.typing as npt
 from lightning_vision.data.class_names import check_coverage, encode_labels, read_class_names
 from lightning_vision.data.index import PackedStrings, Problem, SampleIndex
 from lightning_vision.data.mask_values import mask_target, scan_masks
+from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.splits import split_by_fraction
 from lightning_vision.errors import ConfigError, DataError, VisionError, listed
 from lightning_vision.types import TargetKind, TargetSpec
 
 Repeats = list[list[int]]
+DEFAULTS = Preprocessing()
 
 
 class Problems:
@@ -50,13 +52,16 @@ class Source(ABC):
     injected: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def read(self, wanted: TargetKind | None, seed: int, strict: bool = True) -> SampleIndex:
+    def read(
+        self, wanted: TargetKind | None, seed: int, strict: bool = True, preprocessing: Preprocessing = DEFAULTS
+    ) -> SampleIndex:
         """Read the index of all samples.
 
         Args:
             wanted: The target that the decoder needs; None = images alone.
             seed: Of the random split, where the data bring none.
             strict: Raise the first error. False collects errors in ``index.problems`` and leaves unusable rows out.
+            preprocessing: What becomes of missing images, and what the values of masks mean.
 
         Raises:
             ConfigError: A setting does not go with the data.
@@ -107,7 +112,13 @@ class TargetSettings:
     test_fraction: float
 
 
-def build_index(raw: RawSamples, settings: TargetSettings, seed: int, problems: Problems) -> SampleIndex:
+def build_index(
+    raw: RawSamples,
+    settings: TargetSettings,
+    seed: int,
+    problems: Problems,
+    preprocessing: Preprocessing = DEFAULTS,
+) -> SampleIndex:
     """Check the files, number the labels, split, and find out what masks mean."""
     if not len(raw.image):
         problems.error(DataError(f"{raw.origin}: no samples"))
@@ -125,7 +136,7 @@ def build_index(raw: RawSamples, settings: TargetSettings, seed: int, problems: 
     if raw.kind == "mask" and raw.target is not None:
         mask = raw.target
         _check_files(raw, "mask", mask, problems)
-        target = _mask_target(mask, split, names, settings, problems)
+        target = _mask_target(mask, split, names, settings, problems, preprocessing)
     elif label is not None and target is not None:
         by_user = settings.class_names is not None or settings.num_classes is not None
         check_coverage(label, split, target.class_names, by_user, problems.error, problems.warn)
@@ -168,6 +179,7 @@ def _mask_target(
     names: tuple[str, ...] | None,
     settings: TargetSettings,
     problems: Problems,
+    preprocessing: Preprocessing,
 ) -> TargetSpec | None:
     rows = np.flatnonzero(split == 0).astype(np.int64)
     scan = scan_masks(mask, rows if len(rows) else np.arange(len(mask), dtype=np.int64))

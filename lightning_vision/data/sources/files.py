@@ -10,7 +10,8 @@ import numpy as np
 
 from lightning_vision.data.headers import is_image_name
 from lightning_vision.data.index import PackedStrings, SampleIndex
-from lightning_vision.data.sources.base import Problems, RawSamples, Source, TargetSettings, build_index
+from lightning_vision.data.preprocessing import Preprocessing
+from lightning_vision.data.sources.base import DEFAULTS, Problems, RawSamples, Source, TargetSettings, build_index
 from lightning_vision.data.sources.delimited import TABLE_SUFFIXES
 from lightning_vision.data.sources.table import TableSource
 from lightning_vision.errors import ConfigError, DataError, listed, nearest
@@ -30,7 +31,13 @@ class FilesSource(Source):
         self.path = path
         self.inputs = inputs
 
-    def read(self, wanted: TargetKind | None = None, seed: int = 0, strict: bool = True) -> SampleIndex:
+    def read(
+        self,
+        wanted: TargetKind | None = None,
+        seed: int = 0,
+        strict: bool = True,
+        preprocessing: Preprocessing = DEFAULTS,
+    ) -> SampleIndex:
         """List the images; see ``Source.read``. ``wanted`` has a meaning for tables only."""
         if not self.path:
             raise ConfigError("no images to predict", override="source=FOLDER_OR_FILE")
@@ -47,7 +54,7 @@ class FilesSource(Source):
             return self._index(found, f"{len(found)} images", Problems(strict))
         given = os.path.abspath(os.path.expanduser(self.path))
         if os.path.isfile(given) and given.lower().endswith(TABLE_SUFFIXES):
-            return TableSource(given, inputs=self.inputs).read(wanted, seed, strict).as_split("test")
+            return TableSource(given, inputs=self.inputs).read(wanted, seed, strict, preprocessing).as_split("test")
         problems = Problems(strict)
         ignored: list[str] = []
         found = self._find(given, ignored)

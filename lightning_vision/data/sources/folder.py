@@ -10,7 +10,16 @@ import numpy as np
 
 from lightning_vision.data.headers import is_image_name
 from lightning_vision.data.index import PackedStrings, SampleIndex
-from lightning_vision.data.sources.base import Problems, RawSamples, Source, TargetSettings, build_index, wrong_kind
+from lightning_vision.data.preprocessing import Preprocessing
+from lightning_vision.data.sources.base import (
+    DEFAULTS,
+    Problems,
+    RawSamples,
+    Source,
+    TargetSettings,
+    build_index,
+    wrong_kind,
+)
 from lightning_vision.data.sources.missing import no_such_path
 from lightning_vision.data.splits import split_id
 from lightning_vision.errors import ConfigError, DataError, listed
@@ -56,7 +65,9 @@ class FolderSource(Source):
         self.masks = masks
         self.settings = TargetSettings(class_names, num_classes, ignore_index, mask_values, val_fraction, test_fraction)
 
-    def read(self, wanted: TargetKind | None, seed: int, strict: bool = True) -> SampleIndex:
+    def read(
+        self, wanted: TargetKind | None, seed: int, strict: bool = True, preprocessing: Preprocessing = DEFAULTS
+    ) -> SampleIndex:
         """Read the folder; see ``Source.read``."""
         if not self.path:
             raise ConfigError("data=folder needs the path of a folder", override="data.path=FOLDER")

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from lightning_vision.data.index import SampleIndex
-from lightning_vision.data.sources.base import Source, cache_folder
+from lightning_vision.data.preprocessing import Preprocessing
+from lightning_vision.data.sources.base import DEFAULTS, Source, cache_folder
 from lightning_vision.data.sources.table import TableSource
 from lightning_vision.errors import DataError
 from lightning_vision.types import Between, TargetKind
@@ -52,12 +53,14 @@ class ShapesSource(Source):
         self.generator_seed = generator_seed
         self.path = path
 
-    def read(self, wanted: TargetKind | None, seed: int, strict: bool = True) -> SampleIndex:
+    def read(
+        self, wanted: TargetKind | None, seed: int, strict: bool = True, preprocessing: Preprocessing = DEFAULTS
+    ) -> SampleIndex:
         """Draw the images unless they are there, and read their index; ``seed`` plays no part."""
         table = os.path.join(self.folder(), "index.csv")
         names = ["background", *SHAPES] if wanted == "mask" else list(SHAPES)
         return TableSource(table, image="image", target=wanted, split="split", class_names=names).read(
-            wanted, seed, strict
+            wanted, seed, strict, preprocessing
         )
 
     def folder(self) -> str:

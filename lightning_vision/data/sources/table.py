@@ -11,7 +11,16 @@ import numpy.typing as npt
 
 from lightning_vision.data.headers import is_image_name
 from lightning_vision.data.index import PackedStrings, SampleIndex
-from lightning_vision.data.sources.base import Problems, RawSamples, Source, TargetSettings, build_index, wrong_kind
+from lightning_vision.data.preprocessing import Preprocessing
+from lightning_vision.data.sources.base import (
+    DEFAULTS,
+    Problems,
+    RawSamples,
+    Source,
+    TargetSettings,
+    build_index,
+    wrong_kind,
+)
 from lightning_vision.data.sources.delimited import Delimited
 from lightning_vision.data.splits import split_id, unknown_split
 from lightning_vision.errors import ConfigError, DataError, listed, nearest
@@ -73,7 +82,9 @@ class TableSource(Source):
         self.root = root
         self.settings = TargetSettings(class_names, num_classes, ignore_index, mask_values, val_fraction, test_fraction)
 
-    def read(self, wanted: TargetKind | None, seed: int, strict: bool = True) -> SampleIndex:
+    def read(
+        self, wanted: TargetKind | None, seed: int, strict: bool = True, preprocessing: Preprocessing = DEFAULTS
+    ) -> SampleIndex:
         """Read the table; see ``Source.read``."""
         if not self.path:
             raise ConfigError("data=table needs the path of a table", override="data.path=FILE.csv")
@@ -116,7 +127,7 @@ class TableSource(Source):
             folder=base,
             further=tuple(_absolute(by_name[name], root) for name in others),
         )
-        return build_index(raw, self.settings, seed, problems)
+        return build_index(raw, self.settings, seed, problems, preprocessing)
 
     def _image_columns(self, table: Delimited, head: list[list[str]]) -> list[str]:
         if self.inputs is None:
