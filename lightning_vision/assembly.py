@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_vision import checkpoint as checkpoints
+from lightning_vision.allocator import keep_freed_memory
 from lightning_vision.config import instantiate, options_of
 from lightning_vision.data.datamodule import VisionDataModule
 from lightning_vision.data.embeddings import EmbeddingCache, worth_caching
@@ -197,6 +198,8 @@ def build_data(
 def build_trainer(config: Mapping[str, Any], **extra: Any) -> Trainer:
     """Build Lightning's Trainer with the callbacks and loggers of the config."""
     quiet_lightning()
+    if not torch.cuda.is_available():  # a step's tensors lie in the memory of a device
+        keep_freed_memory()
     callbacks = [instantiate(node) for node in (config.get("callbacks") or {}).values() if node]
     loggers = [instantiate(node) for node in (config.get("logger") or {}).values() if node]
     arguments = {"callbacks": callbacks, "logger": loggers or False, "enable_model_summary": False, **extra}

@@ -114,9 +114,9 @@ def stopped(folder: Path) -> None:
 
 
 def left_out(bad: Sequence[tuple[str, str]]) -> None:
-    """Name the images that were skipped, path and reason."""
+    """Name the images that were skipped or blanked, path and reason."""
     if bad:
-        print(f"{len(bad)} images could not be read and were left out:")
+        print(f"images that could not be read, left out or blanked ({len(bad)}):")
         print("\n".join(f"  {path}: {why}" for path, why in bad))
 
 

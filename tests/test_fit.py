@@ -411,7 +411,7 @@ def test_skipped_images_are_named(shapes: Path, tmp_path: Path, capsys: pytest.C
     table.write_text("\n".join([*lines, f"{tmp_path}/bad.png,,red,train"]), encoding="utf-8")
     config = labels(table, tmp_path / "run", epochs=1, values={"preprocessing.on_bad_image": "skip"})
     lv.fit(**config)
-    assert f"1 images could not be read and were left out:\n  {tmp_path}/bad.png: " in capsys.readouterr().out
+    assert f"images that could not be read, left out or blanked (1):\n  {tmp_path}/bad.png: " in capsys.readouterr().out
 
 
 def test_grey_images_for_a_model_of_colours_are_refused_unless_meant(

@@ -359,7 +359,7 @@ def test_a_torn_image_stops_fit_and_is_listed_by_predict(
     assert run(monkeypatch, "predict", *found, "hydra.run.dir=out") == 0
     output = capsys.readouterr().out
     assert "23 images predicted" in output
-    assert "1 images could not be read and were left out:" in output
+    assert "images that could not be read, left out or blanked (1):" in output
     assert f"  {broken}: " in output
     with (tmp_path / "out" / "predictions" / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

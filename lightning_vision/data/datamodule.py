@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -13,10 +16,11 @@ from lightning_vision.data.headers import read_header
 from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.loader import Loader
 from lightning_vision.data.masks import decode_mask
-from lightning_vision.data.modes import Lazy, Mode, SampleDecoder, open_mode
+from lightning_vision.data.modes import Failure, Lazy, LazyCached, Mode, SampleDecoder, open_mode
 from lightning_vision.data.preprocessing import Preprocessing
+from lightning_vision.data.progress import progress
 from lightning_vision.data.threads import available_cores, divide
-from lightning_vision.errors import DataError
+from lightning_vision.errors import ConfigError, DataError
 from lightning_vision.types import Batch, Geometry, Split
 
 
@@ -46,6 +50,13 @@ class VisionDataModule(LightningDataModule):
         eval_batch_size: int | None = None,
     ) -> None:
         super().__init__()
+        target = index.target
+        if preprocessing.on_bad_image == "blank" and index.mask is not None and target and target.ignore_index is None:
+            raise ConfigError(
+                "A black image has no mask, so its pixels must not count, and no mask value is ignored.",
+                given="preprocessing.on_bad_image=blank, data.ignore_index=null",
+                override=["data.ignore_index=255", "preprocessing.on_bad_image=skip"],
+            )
         self.index = index
         self.geometry = geometry
         self.preprocessing = preprocessing
@@ -61,11 +72,11 @@ class VisionDataModule(LightningDataModule):
 
     @property
     def bad(self) -> list[tuple[str, str]]:
-        """Path and reason of every image that was skipped (``preprocessing.on_bad_image=skip``)."""
+        """Path and reason of every image that was skipped or blanked (``preprocessing.on_bad_image``)."""
         return list(dict(item for loader in self._loaders.values() for item in loader.bad).items())
 
     def setup(self, stage: str) -> None:
-        """Open what the stage needs; in eager mode, decode it.
+        """Open what the stage needs; in eager mode, decode it with all cores.
 
         In a fit, a module that has an ``EmbeddingCache`` as its ``embeddings`` gets batches with ``features`` in place
         of ``image``. All other stages run the whole model on images: it is the model that a checkpoint holds.
@@ -88,6 +99,34 @@ class VisionDataModule(LightningDataModule):
         for split in splits.get(stage, ()):
             if len(self.index.rows(split)):
                 self._mode(split)
+
+    def prepare(self, split: Split) -> list[tuple[str, str]]:
+        """Decode all rows of a split ahead of training, where the mode keeps them.
+
+        Returns:
+            Path and reason of every image that cannot be decoded.
+
+        Raises:
+            DataError: An image cannot be decoded, and ``preprocessing.on_bad_image`` is ``error``.
+        """
+        mode = self._mode(split)
+        failed = [
+            (self.index.image_path(int(mode.rows[failure.position])), failure) for failure in self._prepare(mode, split)
+        ]
+        return [(path, failure.reason(path)) for path, failure in failed]
+
+    def _prepare(self, mode: Mode, split: str) -> list[Failure]:
+        threads = self.preprocessing.num_processes or self._threads()
+        with (
+            progress(f"decoding {split}", len(mode.rows)) as advance,
+            ThreadPoolExecutor(threads, thread_name_prefix="lv-decode-all") as pool,
+        ):
+            return mode.prepare(pool, advance)
+
+    @property
+    def store_folders(self) -> set[Path]:
+        """Folders of the decoded pixels on the disk that are open, and that this module will read again."""
+        return {store.folder for mode in self._modes.values() if isinstance(mode, LazyCached) for store in mode.stores}
 
     def train_dataloader(self) -> Loader:
         """Training batches, in a new order every epoch (in one order with ``Trainer(overfit_batches=...)``)."""
@@ -158,7 +197,10 @@ class VisionDataModule(LightningDataModule):
             rows = self.index.rows(split)
 
             def pixels() -> Mode:
-                return open_mode(self._decoder, rows, self._threads(), self._ranks())
+                mode = open_mode(self._decoder, rows, self._ranks())
+                if self.preprocessing.mode == "eager":
+                    self._prepare(mode, split)
+                return mode
 
             cache = self._embeddings
             self._modes[split] = pixels() if cache is None else cache.open(self._decoder, rows, pixels)

@@ -155,7 +155,7 @@ class Embedded(Mode):
         """
         samples: dict[str, Any] = {}
         slots = self._slots(rows)
-        missing = np.flatnonzero(~self.store.complete(slots))
+        missing = np.flatnonzero(~self.store.verify(slots))
         self.cache.usage.read += len(rows) - len(missing)
         if not len(missing):
             self.store.will_need(slots)
@@ -172,11 +172,13 @@ class Embedded(Mode):
         def encode() -> list[Failure]:
             failures = wait()
             places, images = missing, pixels
-            if failures:
-                failed = {failure.position for failure in failures}
-                good = torch.tensor([i for i in range(len(missing)) if i not in failed], dtype=torch.int64)
+            failed = torch.zeros(len(missing), dtype=torch.bool)
+            failed[[failure.position for failure in failures]] = True
+            if failures and self.decoder.preprocessing.on_bad_image != "blank":
+                good = (~failed).nonzero().flatten()
                 places, images = missing[good.numpy()], {k: v.index_select(0, good) for k, v in pixels.items()}
-            samples.update(self._encode(slots, places, images, pin_memory))
+                failed = failed[good]
+            samples.update(self._encode(slots, places, images, failed, pin_memory))
             return [Failure(int(missing[failure.position]), failure.error) for failure in failures]
 
         return samples, encode
@@ -187,8 +189,10 @@ class Embedded(Mode):
         if self._pixels is not None:
             self._pixels.close()
 
-    def _encode(self, slots: Rows, places: Rows, pixels: Mapping[str, Tensor], pin_memory: bool) -> dict[str, Any]:
-        """Encode and store the samples at these places of a batch, and read the whole batch."""
+    def _encode(
+        self, slots: Rows, places: Rows, pixels: Mapping[str, Tensor], blank: Tensor, pin_memory: bool
+    ) -> dict[str, Any]:
+        """Encode the samples at these places of a batch, store those that are not blank, and read the whole batch."""
         if not len(places):
             return self._read(slots, pin_memory)
         usage = self.cache.usage
@@ -197,20 +201,21 @@ class Embedded(Mode):
         usage.seconds += time.perf_counter() - started
         usage.encoded += len(places)
         values = self._named({**pixels, "features": features})
-        fits = torch.stack([feature.abs().flatten(1).amax(1) <= LARGEST for feature in features]).all(0)
-        for i in fits.nonzero().flatten().tolist():
+        stored = torch.stack([feature.abs().flatten(1).amax(1) <= LARGEST for feature in features]).all(0)
+        usage.too_large += int((~stored).sum())
+        stored &= ~blank  # a file that is mended must not meet the features of a black image
+        for i in stored.nonzero().flatten().tolist():
             slot = slots[places[i : i + 1]]
             # Another rank may have been faster; what is there once stays as it is.
             if not self.store.complete(slot)[0]:
                 self.store.write(int(slot[0]), {name: value[i] for name, value in values.items()})
         samples = self._read(slots, pin_memory)
-        if not fits.all():
-            usage.too_large += int((~fits).sum())
-            large = torch.from_numpy(places)[~fits]
+        if not stored.all():
+            others = torch.from_numpy(places)[~stored]
             for i, encoded in enumerate(features):
-                samples["features"][i] = samples["features"][i].float().index_copy(0, large, encoded[~fits])
+                samples["features"][i] = samples["features"][i].float().index_copy(0, others, encoded[~stored])
             if "target" in samples:
-                samples["target"].index_copy_(0, large, pixels["target"][~fits])
+                samples["target"].index_copy_(0, others, pixels["target"][~stored])
         return samples
 
     def _read(self, slots: Rows, pin_memory: bool) -> dict[str, Any]:

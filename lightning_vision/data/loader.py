@@ -80,7 +80,7 @@ class Loader:
         prefetch: Batches decoded ahead; None = what suits the mode.
         threads: Threads that decode.
         on_bad_image: ``error`` raises the DataError of an image that cannot be decoded; ``skip`` leaves the row out of
-            its batch and adds it to ``bad``.
+            its batch, ``blank`` keeps it with a black image (which the mode put there); both add it to ``bad``.
         pin_memory: Allocate pinned memory, for copies to a CUDA device.
     """
 
@@ -117,7 +117,7 @@ class Loader:
 
     @property
     def bad(self) -> list[tuple[str, str]]:
-        """Path and reason of every image that was skipped, each once, in the order of their discovery."""
+        """Path and reason of every image that was skipped or blanked, each once, in the order of their discovery."""
         return list(self._bad.items())
 
     @property
@@ -222,8 +222,9 @@ class Loader:
             raise failures[0].refused()
         for failure in failures:
             path = self.mode.decoder.index.image_path(int(rows[failure.position]))
-            why = failure.error.summary.removeprefix(f"{path}: ")
-            self._bad.setdefault(path, why if failure.error.given is None else f"{why} ({failure.error.given})")
+            self._bad.setdefault(path, failure.reason(path))
+        if self.on_bad_image == "blank":
+            return batch
         failed = {failure.position for failure in failures}
         good = torch.tensor([i for i in range(len(rows)) if i not in failed], dtype=torch.int64)
         if self.train and not len(good):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +19,7 @@ from lightning_vision.data.decode import decode_sized
 from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.masks import decode_mask
 from lightning_vision.data.preprocessing import Preprocessing
-from lightning_vision.data.store import open_store
+from lightning_vision.data.store import Store, StoreError, open_stores
 from lightning_vision.errors import ConfigError, DataError
 from lightning_vision.types import Geometry
 
@@ -32,14 +33,24 @@ class Failure:
     position: int
     error: DataError
 
+    def reason(self, path: str) -> str:
+        """Why, in one line, without the path."""
+        why = self.error.summary.removeprefix(f"{path}: ")
+        return why if self.error.given is None else f"{why} ({self.error.given})"
+
     def refused(self) -> DataError:
         """The error where no sample may fail, with the setting that would leave it out."""
-        self.error.overrides.append("preprocessing.on_bad_image=skip  (leaves out what cannot be read)")
+        self.error.overrides += [
+            "preprocessing.on_bad_image=skip  (leaves out what cannot be read)",
+            "preprocessing.on_bad_image=blank  (a black image in its place)",
+        ]
         return self.error
 
 
 # Waits until the buffers are filled; returns what failed.
 Wait = Callable[[], list[Failure]]
+# Copies pixels and masks that are decoded already into the buffers; returns what failed when they were.
+Copy = Callable[[Tensor, Tensor | None], list[Failure]]
 
 
 @dataclass(frozen=True)
@@ -62,9 +73,22 @@ class SampleDecoder:
         return self.geometry.shape
 
     @property
+    def unlabelled(self) -> int:
+        """The mask value that counts for nothing."""
+        target = self.index.target
+        assert target is not None
+        assert target.ignore_index is not None
+        return target.ignore_index
+
+    @property
     def mask_shape(self) -> tuple[int, int] | None:
         """``(H, W)`` of a mask, or None if there are none."""
         return None if self.index.mask is None else (self.geometry.height, self.geometry.width)
+
+    @property
+    def bytes_of_row(self) -> int:
+        """Bytes of a decoded sample."""
+        return math.prod(self.image_shape) + math.prod(self.mask_shape or (0,))
 
     def __call__(self, row: int, image: Tensor, mask: Tensor | None) -> None:
         """Decode ``row`` into ``image`` ``(C, H, W)`` and ``mask`` ``(H, W)``.
@@ -104,17 +128,62 @@ class Mode:
             Their part of a batch, uint8 ``image`` ``(B, C, H, W)`` and, with masks, uint8 ``target`` ``(B, H, W)``,
             which is there after what waits was called.
         """
-        samples: dict[str, Any] = {"image": self._buffer(rows, self.decoder.image_shape, pin_memory)}
-        if self.decoder.mask_shape is not None:
-            samples["target"] = self._buffer(rows, self.decoder.mask_shape, pin_memory)
-        return samples, self._fill(rows, samples["image"], samples.get("target"), pool)
+        samples: dict[str, Any] = {}
+        copy = self._at_hand(rows)
+        if copy is None:
+            samples.update(self._room(rows, pin_memory))
+            wait = self._fill(rows, samples["image"], samples.get("target"), pool)
+        else:
+
+            def wait() -> list[Failure]:
+                # Room is made only now, where the batch before lay: still in the processor's caches.
+                room = self._room(rows, pin_memory)
+                samples.update(room)
+                return copy(room["image"], room.get("target"))
+
+        return samples, self._blanked(wait, samples) if self.decoder.preprocessing.on_bad_image == "blank" else wait
+
+    def prepare(self, pool: Executor, advance: Callable[[int], object] = lambda count: None) -> list[Failure]:
+        """Decode all rows ahead of training, in the modes that keep them.
+
+        Args:
+            pool: Runs the decoding.
+            advance: Called with the number of rows that were dealt with since the last call.
+
+        Returns:
+            What could not be decoded, by its position among ``rows``. The first failure ends it where
+            ``preprocessing.on_bad_image`` is ``error``.
+        """
+        return []
 
     def close(self) -> None:
         """Free memory and files."""
 
+    def _blanked(self, wait: Wait, samples: dict[str, Any]) -> Wait:
+        """Put a black image, and a mask that does not count, where decoding failed."""
+
+        def wait_and_blank() -> list[Failure]:
+            failures = wait()
+            for failure in failures:
+                samples["image"][failure.position] = 0
+                if self.decoder.mask_shape is not None:
+                    samples["target"][failure.position] = self.decoder.unlabelled
+            return failures
+
+        return wait_and_blank
+
+    def _at_hand(self, rows: Rows) -> Copy | None:
+        """Return what copies these rows, if none of them has to be decoded."""
+        return None
+
     def _fill(self, rows: Rows, images: Tensor, masks: Tensor | None, pool: Executor) -> Wait:
-        """Begin to fill ``images`` ``(B, C, H, W)`` and ``masks`` ``(B, H, W)``."""
-        raise NotImplementedError
+        """Begin to decode into ``images`` ``(B, C, H, W)`` and ``masks`` ``(B, H, W)``, one task an image."""
+        return decode_into(self.decoder, rows, images, masks, pool)
+
+    def _room(self, rows: Rows, pin_memory: bool) -> dict[str, Tensor]:
+        """Return an uninitialised ``image`` ``(B, C, H, W)`` and, with masks, ``target`` ``(B, H, W)``."""
+        shapes = {"image": self.decoder.image_shape, "target": self.decoder.mask_shape}
+        return {name: self._buffer(rows, shape, pin_memory) for name, shape in shapes.items() if shape is not None}
 
     def _buffer(self, rows: Rows, shape: tuple[int, ...], pin_memory: bool, dtype: torch.dtype = torch.uint8) -> Tensor:
         return torch.empty((len(rows), *shape), dtype=dtype, pin_memory=pin_memory)
@@ -129,9 +198,6 @@ class Lazy(Mode):
 
     prefetch = 4
 
-    def _fill(self, rows: Rows, images: Tensor, masks: Tensor | None, pool: Executor) -> Wait:
-        return decode_into(self.decoder, rows, images, masks, pool)
-
 
 class LazyCached(Mode):
     """Decodes a sample once, writes it to a store, and reads it back ever after."""
@@ -140,79 +206,103 @@ class LazyCached(Mode):
 
     def __init__(self, decoder: SampleDecoder, rows: Rows) -> None:
         super().__init__(decoder, rows)
-        self.store = open_store(decoder.index, rows, decoder.geometry, decoder.preprocessing)
+        self.stores = open_stores(decoder.index, rows, decoder.geometry, decoder.preprocessing)
+
+    @property
+    def damaged(self) -> int:
+        """Rows whose checksum did not fit, and that were decoded anew."""
+        return sum(store.damaged for store in self.stores)
+
+    def prepare(self, pool: Executor, advance: Callable[[int], object] = lambda count: None) -> list[Failure]:
+        """Decode what the stores do not hold yet; see ``Mode.prepare``."""
+
+        def fill(part: slice) -> list[Failure]:
+            rows = self.rows[part]
+            return self._fill(rows, *_empty(len(rows), self.decoder), pool)()
+
+        # A block is what decoding needs in memory beside the store.
+        return _in_blocks(self, fill, 64, advance)
 
     def _fill(self, rows: Rows, images: Tensor, masks: Tensor | None, pool: Executor) -> Wait:
-        """Begin to read ahead, or to decode what is not in the store."""
+        """Begin to read what the stores hold, unverified so far, and to decode the rest."""
         slots = self._slots(rows)
-        done = self.store.complete(slots)
-        if done.all():
-            self.store.will_need(slots)
-
-            def read() -> list[Failure]:
-                self.store.read(slots, _columns(images, masks))
-                return []
-
-            return read
         return _waiting(
             [
-                pool.submit(self._one, row, slot, cached, images[i], None if masks is None else masks[i])
-                for i, (row, slot, cached) in enumerate(zip(rows.tolist(), slots.tolist(), done.tolist(), strict=True))
+                pool.submit(self._one, row, slot, images[i], None if masks is None else masks[i])
+                for i, (row, slot) in enumerate(zip(rows.tolist(), slots.tolist(), strict=True))
             ]
         )
 
-    def _one(self, row: int, slot: int, cached: bool, image: Tensor, mask: Tensor | None) -> None:
-        if cached:
-            self.store.read_one(slot, _columns(image, mask))
+    def _at_hand(self, rows: Rows) -> Copy | None:
+        """Tell the kernel what will be read; see ``Mode._at_hand``."""
+        slots = self._slots(rows)
+        for store in self.stores:
+            store.will_need(slots[store.complete(slots)])
+        if not all((store.complete(slots) & store.verified(slots)).all() for store in self.stores):
+            return None
+
+        def copy(images: Tensor, masks: Tensor | None) -> list[Failure]:
+            for store, values in self._parts(images, masks):
+                store.read(slots, values)
+            return []
+
+        return copy
+
+    def _one(self, row: int, slot: int, image: Tensor, mask: Tensor | None) -> None:
+        """Read a row, or decode and write it where one of the stores does not have it."""
+        parts = self._parts(image, mask)
+        there = [store.take(slot, values) for store, values in parts]
+        if all(there):
             return
         self.decoder(row, image, mask)
-        self.store.write(slot, _columns(image, mask))
+        for found, (store, values) in zip(there, parts, strict=True):
+            if not found:
+                store.write(slot, values)
+
+    def _parts(self, images: Tensor, masks: Tensor | None) -> list[tuple[Store, dict[str, Tensor]]]:
+        """What of a sample, or of a batch, belongs to each store: its image's channels, and to the first the mask."""
+        parts: list[tuple[Store, dict[str, Tensor]]] = []
+        for store, image in zip(self.stores, images.split(self.decoder.geometry.num_channels, -3), strict=True):
+            parts.append((store, {"images": image} if masks is None or parts else {"images": image, "masks": masks}))
+        return parts
 
     def close(self) -> None:
-        """Sync and close the store."""
-        self.store.close()
+        """Sync and close the stores."""
+        for store in self.stores:
+            store.close()
 
 
 class Eager(Mode):
-    """Decodes all rows at once, and keeps them in RAM.
-
-    Args:
-        decoder: Decodes a row.
-        rows: The rows to decode.
-        threads: Threads that decode.
-        ranks: Processes on this machine that do the same, each with its own copy.
+    """Decodes all rows at once, in ``prepare``, and keeps them in memory.
 
     Raises:
         ConfigError: The pixels take more memory than is free.
-        DataError: A sample cannot be decoded, and ``preprocessing.on_bad_image`` is ``error``.
     """
 
     prefetch = 0
 
-    def __init__(self, decoder: SampleDecoder, rows: Rows, threads: int = 1, ranks: int = 1) -> None:
+    def __init__(self, decoder: SampleDecoder, rows: Rows, ranks: int = 1) -> None:
         super().__init__(decoder, rows)
-        n, shape, mask_shape = len(rows), decoder.image_shape, decoder.mask_shape
-        needed = n * (int(np.prod(shape)) + (int(np.prod(mask_shape)) if mask_shape else 0))
-        _check_memory(needed, n, ranks)
-        self.images = torch.empty((n, *shape), dtype=torch.uint8)
-        self.masks = torch.empty((n, *mask_shape), dtype=torch.uint8) if mask_shape else None
+        _check_memory(len(rows) * decoder.bytes_of_row, len(rows), ranks)
+        self.images, self.masks = _empty(len(rows), decoder)
         self._failed: dict[int, DataError] = {}
-        with ThreadPoolExecutor(threads, thread_name_prefix="lv-decode-all") as pool:
-            # In blocks, so that a million rows are not a million waiting tasks.
-            for first in range(0, n, 1024):
-                block = slice(first, min(first + 1024, n))
-                masks = None if self.masks is None else self.masks[block]
-                for failure in decode_into(decoder, rows[block], self.images[block], masks, pool)():
-                    if decoder.preprocessing.on_bad_image == "error":
-                        pool.shutdown(cancel_futures=True)
-                        raise failure.refused()
-                    self._failed[first + failure.position] = failure.error
 
-    def _fill(self, rows: Rows, images: Tensor, masks: Tensor | None, pool: Executor) -> Wait:
-        """Nothing is begun ahead: the copy from RAM is made when it is waited for."""
+    def prepare(self, pool: Executor, advance: Callable[[int], object] = lambda count: None) -> list[Failure]:
+        """Decode all rows; see ``Mode.prepare``."""
+
+        def fill(part: slice) -> list[Failure]:
+            masks = None if self.masks is None else self.masks[part]
+            return decode_into(self.decoder, self.rows[part], self.images[part], masks, pool)()
+
+        failures = _in_blocks(self, fill, 1024, advance)
+        self._failed = {failure.position: failure.error for failure in failures}
+        return failures
+
+    def _at_hand(self, rows: Rows) -> Copy | None:
+        """See ``Mode._at_hand``: nothing is begun ahead."""
         slots = self._slots(rows)
 
-        def read() -> list[Failure]:
+        def copy(images: Tensor, masks: Tensor | None) -> list[Failure]:
             where = torch.from_numpy(slots)
             torch.index_select(self.images, 0, where, out=images)
             if self.masks is not None and masks is not None:
@@ -221,18 +311,49 @@ class Eager(Mode):
                 return []
             return [Failure(i, self._failed[s]) for i, s in enumerate(slots.tolist()) if s in self._failed]
 
-        return read
+        return copy
 
     def close(self) -> None:
         """Free the pixels."""
         self.images, self.masks = self.images[:0], None
 
 
-def open_mode(decoder: SampleDecoder, rows: Rows, threads: int = 1, ranks: int = 1) -> Mode:
-    """Build the mode that ``preprocessing.mode`` names."""
-    if decoder.preprocessing.mode == "eager":
-        return Eager(decoder, rows, threads, ranks)
-    return (LazyCached if decoder.preprocessing.mode == "lazy_cached" else Lazy)(decoder, rows)
+def open_mode(decoder: SampleDecoder, rows: Rows, ranks: int = 1) -> Mode:
+    """Build the mode that ``preprocessing.mode`` names.
+
+    Args:
+        decoder: Decodes a row.
+        rows: int64, ascending: the rows of the index that will be asked for.
+        ranks: Processes of this machine that each hold the pixels of an eager mode.
+    """
+    settings = decoder.preprocessing
+    if settings.mode == "lazy":
+        return Lazy(decoder, rows)
+    if settings.mode == "eager" and settings.in_memory:
+        return Eager(decoder, rows, ranks)
+    return LazyCached(decoder, rows)
+
+
+def _in_blocks(
+    mode: Mode, fill: Callable[[slice], list[Failure]], size: int, advance: Callable[[int], object]
+) -> list[Failure]:
+    """Fill the rows of a mode block by block, so that a million rows are not a million waiting tasks."""
+    failed = []
+    for first in range(0, len(mode.rows), size):
+        last = min(first + size, len(mode.rows))
+        for failure in fill(slice(first, last)):
+            if mode.decoder.preprocessing.on_bad_image == "error":
+                raise failure.refused()
+            failed.append(Failure(first + failure.position, failure.error))
+        advance(last - first)
+    return failed
+
+
+def _empty(count: int, decoder: SampleDecoder) -> tuple[Tensor, Tensor | None]:
+    """Return room for images, and for masks where there are any."""
+    images = torch.empty((count, *decoder.image_shape), dtype=torch.uint8)
+    shape = decoder.mask_shape
+    return images, None if shape is None else torch.empty((count, *shape), dtype=torch.uint8)
 
 
 def available_memory() -> int | None:
@@ -267,7 +388,7 @@ def _check_memory(needed: int, rows: int, ranks: int) -> None:
             "preprocessing.mode=eager: the decoded images do not fit in memory",
             given=f"{rows} images, {needed / 2**30:.2f} GiB{each}",
             expected=f"at most {max(free, 0) / 2**30:.2f} GiB, which is free now",
-            override=["preprocessing.mode=lazy", "preprocessing.mode=lazy_cached"],
+            override=["preprocessing.mode=lazy", "preprocessing.in_memory=false", "preprocessing.mode=lazy_cached"],
         )
 
 
@@ -279,17 +400,14 @@ def decode_into(decoder: SampleDecoder, rows: Rows, images: Tensor, masks: Tenso
     return _waiting(futures)
 
 
-def _columns(image: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-    """Name image and mask, or images and masks, as the store does."""
-    return {"images": image} if mask is None else {"images": image, "masks": mask}
-
-
 def _waiting(futures: list[Future[None]]) -> Wait:
     def wait() -> list[Failure]:
         failures = []
         for position, future in enumerate(futures):
             try:
                 future.result()
+            except StoreError:
+                raise
             except DataError as error:
                 failures.append(Failure(position, error))
         return failures

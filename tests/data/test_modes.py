@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from PIL import Image
 
 from lightning_vision.data import modes as modes_module
 from lightning_vision.data.index import PackedStrings, SampleIndex
+from lightning_vision.data.loader import Loader
 from lightning_vision.data.modes import Eager, LazyCached, Mode, SampleDecoder, available_memory, open_mode
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.errors import ConfigError, DataError
@@ -18,7 +21,7 @@ from lightning_vision.testing.datasets import write_mask
 from lightning_vision.types import Geometry, TargetSpec
 
 N = 9
-MODES = ["lazy", "eager", "lazy_cached"]
+MODES = ["lazy", "eager", "eager on disk", "lazy_cached"]
 
 
 @pytest.fixture
@@ -36,8 +39,15 @@ def index(tmp_path: Path) -> SampleIndex:
 
 
 def mode_of(index: SampleIndex, cache: Path, mode: str, rows: np.ndarray | None = None, **settings: Any) -> Mode:
-    preprocessing = Preprocessing(mode=mode, lazy_cache_dir=str(cache), **settings)  # type: ignore[arg-type]
-    return open_mode(SampleDecoder(index, Geometry(8, 9, 3), preprocessing), np.arange(N) if rows is None else rows)
+    name = mode.removesuffix(" on disk")
+    settings |= {"in_memory": mode == name, "lazy_cache_dir": str(cache)}
+    preprocessing = Preprocessing(mode=name, **settings)  # type: ignore[arg-type]
+    geometry = Geometry(8, 9, 3, len(index.images))
+    opened = open_mode(SampleDecoder(index, geometry, preprocessing), np.arange(N) if rows is None else rows)
+    if name == "eager":
+        with ThreadPoolExecutor(2) as pool:
+            opened.prepare(pool)
+    return opened
 
 
 def fetch(mode: Mode, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor | None, list[int]]:
@@ -102,13 +112,77 @@ def test_failures_are_placed(index: SampleIndex, tmp_path: Path, name: str) -> N
     assert torch.equal(images[[0, 2]], good[0])
     assert good[2] == []
     if isinstance(mode, LazyCached):
-        assert not mode.store.complete(np.array([4])).any()
+        assert not mode.stores[0].complete(np.array([4])).any()
 
 
-def test_eager_stops_at_a_bad_image(index: SampleIndex, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["eager", "eager on disk"])
+def test_eager_stops_at_a_bad_image(index: SampleIndex, tmp_path: Path, name: str) -> None:
     Path(index.image_path(4)).write_bytes(b"")
     with pytest.raises(DataError, match=r"(?s)i4\.png.*try: +preprocessing\.on_bad_image=skip"):
-        mode_of(index, tmp_path, "eager")
+        mode_of(index, tmp_path, name)
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_a_bad_image_is_black_and_its_mask_does_not_count(index: SampleIndex, tmp_path: Path, name: str) -> None:
+    Path(index.image_path(4)).write_bytes(b"")
+    mode = mode_of(index, tmp_path / "c", name, on_bad_image="blank")
+    for _ in range(2):
+        images, masks, failed = fetch(mode, [1, 4, 2])
+        assert failed == [1]
+        assert masks is not None
+        assert not images[1].any()
+        assert (masks[1] == 255).all()
+        assert images[0].any()
+        assert (masks[0] != 255).all()
+    # Mended, it is itself again: a black image is never stored.
+    write_mask(Path(index.image_path(4)), np.full((14, 14), 9, np.uint8))
+    write_mask(Path(index.mask_path(4)), np.zeros((14, 14), np.uint8))
+    fresh = mode_of(index, tmp_path / "c", name, on_bad_image="blank")
+    assert (fetch(fresh, [4])[0] == 9).all()
+
+
+def test_prepare_leaves_nothing_to_decode(index: SampleIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mode = mode_of(index, tmp_path / "c", "eager on disk")
+    assert isinstance(mode, LazyCached)
+    mode.close()
+    again = mode_of(index, tmp_path / "c", "lazy_cached")
+    monkeypatch.setattr(SampleDecoder, "__call__", lambda *_: pytest.fail("decoded"))
+    assert fetch(again, list(range(N)))[0].any()
+
+
+def test_a_damaged_row_is_decoded_anew(index: SampleIndex, tmp_path: Path) -> None:
+    mode = mode_of(index, tmp_path / "c", "lazy_cached")
+    assert isinstance(mode, LazyCached)
+    before = fetch(mode, list(range(N)))
+    mode.close()
+    images = mode.stores[0].folder / "images"
+    data = bytearray(images.read_bytes())
+    data[3 * 8 * 9 * 5 + 7] ^= 1  # in row 5
+    images.write_bytes(data)
+    again = mode_of(index, tmp_path / "c", "lazy_cached")
+    assert isinstance(again, LazyCached)
+    for _ in range(2):
+        after = fetch(again, list(range(N)))
+        assert torch.equal(after[0], before[0])
+        assert torch.equal(after[1], before[1])
+    assert again.damaged == 1
+
+
+def test_several_images_a_sample_from_stores_of_their_own(index: SampleIndex, tmp_path: Path) -> None:
+    turned = PackedStrings.from_strings(reversed(list(index.image)))
+    pair = SampleIndex(index.image, index.split, mask=index.mask, target=index.target, further=(turned,))
+    expected = fetch(mode_of(pair, tmp_path / "c", "lazy"), [3, 0, 8])
+    cached = mode_of(pair, tmp_path / "c", "lazy_cached")
+    assert isinstance(cached, LazyCached)
+    assert len(cached.stores) == 2
+    for _ in range(2):
+        found = fetch(cached, [3, 0, 8])
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1], expected[1])
+    # A row of the second image that is lost is made anew, beside the first.
+    cached.stores[1]._flags[0] = 0
+    assert torch.equal(fetch(cached, [3, 0, 8])[0], expected[0])
+    assert cached.stores[1].complete(np.array([0])).all()
 
 
 @pytest.mark.parametrize("name", MODES)
@@ -141,3 +215,30 @@ def test_without_masks(index: SampleIndex, tmp_path: Path) -> None:
     found = [fetch(mode_of(plain, tmp_path / "c", name), [3, 1])[0] for name in MODES]
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("policy", ["error", "skip", "blank"])
+def test_a_full_disk_is_no_bad_image(
+    index: SampleIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    mode = mode_of(index, tmp_path / "c", "lazy_cached", on_bad_image=policy)
+
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(DataError, match=r"(?s)do not fit.*preprocessing\.lazy_cache_dir=FOLDER"):
+        fetch(mode, [0, 1])
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_labels_stay_with_blank_and_cached_images(index: SampleIndex, tmp_path: Path, name: str) -> None:
+    Path(index.image_path(4)).write_bytes(b"")
+    labelled = SampleIndex(index.image, index.split, label=np.arange(N), target=TargetSpec("label", tuple("abcdefghi")))
+    mode = mode_of(labelled, tmp_path / "c", name, on_bad_image="blank")
+    loader = Loader(mode, 4, prefetch=2, on_bad_image="blank")
+    for _ in range(2):
+        batches = list(loader)
+        assert torch.cat([batch["target"] for batch in batches]).tolist() == list(range(N))
+        assert [bool(image.any()) for batch in batches for image in batch["image"]] == [i != 4 for i in range(N)]
+    assert [path for path, _ in loader.bad] == [index.image_path(4)]

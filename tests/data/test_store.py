@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lightning_vision.data import store as store_module
 from lightning_vision.data.index import PackedStrings, SampleIndex
 from lightning_vision.data.preprocessing import Preprocessing
-from lightning_vision.data.store import Store, open_store, store_folder, store_key
+from lightning_vision.data.store import Store, StoreError, open_stores, store_folder, store_key
 from lightning_vision.errors import DataError
 from lightning_vision.types import Geometry, TargetSpec
 
@@ -63,7 +63,7 @@ def test_rows_come_back_and_only_written_ones_are_complete(
             assert torch.equal(found["images"], torch.stack([image_of(s) for s in slots]))
             assert torch.equal(found["masks"], torch.stack([mask_of(s) for s in slots]))
             one = {name: values[0] for name, values in buffers(1).items()}
-            store.read_one(int(slots[0]), one)
+            assert store.take(int(slots[0]), one)
             assert all(torch.equal(one[name], found[name][0]) for name in one)
         if data.draw(st.booleans()):
             store.close()
@@ -112,7 +112,7 @@ def test_a_full_disk_is_named_with_the_bytes(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(DataError, match="do not fit") as caught:
         Store(tmp_path / "s", 1000, IMAGES)
     assert str(tmp_path / "s") in str(caught.value)
-    assert str(1000 * 60 + 1000 + 64) in str(caught.value)
+    assert str(1000 * 60 + 4 * 1000 + 1000 + 64) in str(caught.value)
     assert "preprocessing.lazy_cache_dir" in str(caught.value)
     assert not (tmp_path / "s" / "images").exists()
 
@@ -207,7 +207,93 @@ def test_where_stores_lie(index: SampleIndex, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("LIGHTNING_VISION_CACHE", str(tmp_path / "own"))
     assert store_folder() == tmp_path / "own" / "store"
     assert store_folder(str(tmp_path / "given")) == tmp_path / "given"
-    store = open_store(index, np.arange(4), Geometry(4, 5, 3), Preprocessing(lazy_cache_dir=str(tmp_path / "given")))
+    settings = Preprocessing(lazy_cache_dir=str(tmp_path / "given"))
+    (store,) = open_stores(index, np.arange(4), Geometry(4, 5, 3), settings)
     assert store.folder.parent == tmp_path / "given"
-    assert {p.name for p in store.folder.iterdir()} == {"images", "masks", "rows", "about.json", "in_use", "lock"}
+    names = {"images", "masks", "checksums", "rows", "about.json", "in_use", "lock"}
+    assert {p.name for p in store.folder.iterdir()} == names
     store.close()
+
+
+def test_each_image_of_a_sample_has_its_own_store(index: SampleIndex, tmp_path: Path) -> None:
+    settings = Preprocessing(lazy_cache_dir=str(tmp_path / "c"))
+    rows, geometry = np.arange(4), Geometry(4, 5, 3, num_inputs=2)
+    (tmp_path / "other").mkdir()
+    others = [tmp_path / "other" / str(i) for i in range(4)]
+    for path in others:
+        path.write_bytes(b"x")
+    further = PackedStrings.from_strings(str(path) for path in others)
+    pair = SampleIndex(index.image, index.split, mask=index.mask, target=TARGET, further=(further,))
+    first, second = open_stores(pair, rows, geometry, settings)
+    assert (first.folder / "masks").exists()
+    assert not (second.folder / "masks").exists()
+    (alone,) = open_stores(index, rows, Geometry(4, 5, 3), settings)
+    assert alone.folder == first.folder  # what was cached for two serves a run on one
+    others[0].write_bytes(b"changed")
+    again = open_stores(pair, rows, geometry, settings)
+    assert [store.folder for store in again] == [first.folder, again[1].folder]
+    assert again[1].folder != second.folder
+
+
+def flip_bit(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("column", ["images", "masks"])
+def test_a_flipped_bit_is_found_when_the_store_is_opened_again(tmp_path: Path, column: str) -> None:
+    store = Store(tmp_path, 3, BOTH)
+    for slot in range(3):
+        store.write(slot, row_of(slot))
+    assert store.verified(np.arange(3)).all()
+    store.close()
+    flip_bit(tmp_path / column, int(np.prod(BOTH[column][1])))  # the first byte of row 1
+    store = Store(tmp_path, 3, BOTH)
+    assert store.complete(np.arange(3)).all()
+    assert not store.verified(np.arange(3)).any()
+    assert store.verify(np.array([2, 1, 1])).tolist() == [True, False, False]
+    assert store.damaged == 1
+    assert store.complete(np.arange(3)).tolist() == [True, False, True]
+    store.write(1, row_of(1))
+    assert store.verify(np.arange(3)).all()
+    assert store.damaged == 1
+
+
+def test_a_lost_checksum_is_a_damaged_row(tmp_path: Path) -> None:
+    store = Store(tmp_path, 2, BOTH)
+    for slot in range(2):
+        store.write(slot, row_of(slot))
+    store.close()
+    flip_bit(tmp_path / "checksums", 0)
+    assert Store(tmp_path, 2, BOTH).verify(np.arange(2)).tolist() == [False, True]
+
+
+def test_take_finds_what_is_missing_or_damaged(tmp_path: Path) -> None:
+    store = Store(tmp_path, 2, BOTH)
+    out = {name: values[0] for name, values in buffers(1).items()}
+    assert not store.take(0, out)
+    store.write(0, row_of(0))
+    store.close()
+    flip_bit(tmp_path / "masks", 3)
+    store = Store(tmp_path, 2, BOTH)
+    assert not store.take(0, out)
+    assert store.damaged == 1
+    assert not store.complete(np.array([0]))[0]
+
+
+def test_a_disk_that_fills_up_while_rows_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    store = Store(tmp_path, 2, BOTH)
+    store.write(0, row_of(0))
+    monkeypatch.setattr(store_module.os, "pwrite", full)
+    with pytest.raises(StoreError, match="do not fit") as caught:
+        store.write(1, row_of(1))
+    assert str(tmp_path) in str(caught.value)
+    monkeypatch.undo()
+    # What was written before is not lost.
+    assert store.complete(np.arange(2)).tolist() == [True, False]
+    store.close()
+    assert Store(tmp_path, 2, BOTH).verify(np.arange(2)).tolist() == [True, False]
