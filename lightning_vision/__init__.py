@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_vision.app import build, fit, load, predict, test
+    from lightning_vision.app import build, cache, fit, load, predict, test
     from lightning_vision.config import compose, instantiate
     from lightning_vision.errors import CheckpointError, ConfigError, DataError
 
@@ -21,6 +21,7 @@ _HOME = {
     "test": "app",
     "predict": "app",
     "load": "app",
+    "cache": "app",
     "ConfigError": "errors",
     "DataError": "errors",
     "CheckpointError": "errors",
@@ -31,6 +32,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "build",
+    "cache",
     "compose",
     "fit",
     "instantiate",

@@ -1,7 +1,8 @@
-"""The actions, the same from the command line and from Python: fit, test, predict, check."""
+"""The actions, the same from the command line and from Python: fit, test, predict, check, cache."""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import DictConfig
 
 from lightning_vision import garbage, runfolder
-from lightning_vision.config import compose, instantiate
-from lightning_vision.errors import ConfigError, DataError
+from lightning_vision.config import ACTIONS, compose, instantiate
+from lightning_vision.errors import ConfigError, DataError, listed
 from lightning_vision.resolve import Plan, plain, read_index, resolve
 from lightning_vision.settings import OWN, for_checkpoint, for_resume, override_keys, same_data, with_trained_classes
 from lightning_vision.signatures import class_constants
+from lightning_vision.types import SPLITS
 
 if TYPE_CHECKING:
     from lightning_vision.data.datamodule import VisionDataModule
@@ -56,8 +58,10 @@ def run(cfg: DictConfig) -> float | None:
     elif cfg.action == "check":
         if not check(cfg):
             raise DataError("The data cannot be trained on as they are; the report above says why.")
+    elif cfg.action == "cache":
+        cache(cfg)
     else:
-        actions = "fit, test, predict, check"
+        actions = listed(ACTIONS)
         raise ConfigError("Unknown action.", given=f"action={cfg.action}", expected=actions, override="action=fit")
     return None
 
@@ -253,13 +257,71 @@ def load(checkpoint: str | Path) -> VisionModule:
 
 
 def check(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> bool:
-    """Read the data's index and every image header, print the report, and return whether a fit can start."""
-    from lightning_vision.data.report import check_data, render
+    """Look at all data before training: decode every image, read every target, find copies, print one page.
 
-    config_ = plain(_composed(config, choices))
-    report = check_data(config_)
-    print(render(report))
+    ``quick`` reads the headers of images alone. ``report`` names a file that gets everything as JSON; with ``-`` the
+    JSON is printed, and the page is not.
+
+    Returns:
+        Whether a fit can start.
+
+    Raises:
+        ConfigError: A setting with which nothing can be read at all.
+        DataError: The table or folder cannot be read at all, or the report cannot be written.
+    """
+    from lightning_vision.data.report import check_data
+    from lightning_vision.data.report_page import render
+
+    cfg = _composed(config, choices)
+    report = check_data(plain(cfg))
+    print(report.to_json() if cfg.report == "-" else render(report))
+    if cfg.report not in (None, "-"):
+        report.write(Path(cfg.report).expanduser())
     return report.ok
+
+
+def cache(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> None:
+    """Look after the decoded pixels on the disk, as the setting ``cache`` says.
+
+    ``build`` decodes every image of the data into the stores that a fit with ``preprocessing.mode=lazy_cached`` and the
+    same settings reads; what is there already is not decoded again. ``list`` prints what is there, with sizes;
+    ``clear`` removes what no process has open.
+
+    Raises:
+        ConfigError: A setting is wrong.
+        DataError: The data cannot be used, or there is no room on the disk.
+    """
+    from lightning_vision.data.cache import clear, entries, render
+
+    cfg = _composed(config, choices)
+    folder = cfg.preprocessing.lazy_cache_dir
+    if cfg.cache == "list":
+        print(render(entries(folder), folder))
+    elif cfg.cache == "clear":
+        print(clear(folder))
+    else:
+        _build_cache(cfg)
+
+
+def _build_cache(cfg: DictConfig) -> None:
+    from lightning_vision.assembly import build_data
+    from lightning_vision.data.cache import entries, render
+
+    cfg = cfg.copy()
+    cfg.preprocessing.mode = "lazy_cached"
+    plan = resolve(cfg)
+    for problem in plan.index.problems:
+        print(f"{problem.severity}: {problem.message}", file=sys.stderr)
+    data = build_data(plan.index, plan.geometry, plan.preprocessing, plan.config)
+    try:
+        bad = [image for split in SPLITS if plan.index.counts()[split] for image in data.prepare(split)]
+        folders = data.store_folders
+    finally:
+        data.teardown()
+    folder = plan.preprocessing.lazy_cache_dir
+    print(render([entry for entry in entries(folder) if entry.folder in folders], folder))
+    runfolder.left_out(bad)
+    print("read by a fit with the same settings and preprocessing.mode=lazy_cached")
 
 
 def _data_to_score(
@@ -390,16 +452,12 @@ def _composed_with_keys(
         return config, [str(key) for key in config if complete or key in OWN]
     words, named = [config] if isinstance(config, str) else list(config or ()), dict(choices)
     extra = dict(named.pop("overrides", {}))
-    pair = named.get("data")
-    if isinstance(pair, tuple):
-        from lightning_vision.data.sources.memory import table_of
+    data = named.get("data")
+    if data is not None and (type(data).__module__.startswith("datasets.") or not isinstance(data, str | Mapping)):
+        from lightning_vision.data.sources.in_python import settings_of
 
         named["data"] = "table"
-        if len(pair) != 2:
-            raise ConfigError("data is no pair", given=f"a tuple of {len(pair)}", expected="(images, targets)")
-        images, targets = pair
-        folder = extra.get("preprocessing.lazy_cache_dir")
-        extra |= {"data.path": str(table_of(images, targets, folder=folder))}
+        extra = settings_of(data, extra.get("preprocessing.lazy_cache_dir")) | extra
     keys = override_keys(words) + list(named) + list(extra)
     return compose(words, **named, **extra), keys
 

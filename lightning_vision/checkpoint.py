@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from lightning_vision.data.geometry import sampled_channels
-from lightning_vision.errors import CheckpointError
+from lightning_vision.data.mask_colors import hex_color
+from lightning_vision.errors import CheckpointError, listed
+from lightning_vision.overrides import override
 from lightning_vision.runfolder import find_checkpoint
 from lightning_vision.types import Geometry, PixelStats, TargetSpec
 
@@ -169,6 +171,14 @@ def require_same_target(trained: TargetSpec, found: TargetSpec, origin: str) -> 
             given=f"{_named(found.class_names, trained.class_names)} in {origin}",
             expected=f"{_named(trained.class_names, found.class_names)}, in this order",
             override="data.class_names=FILE with one name a line, in the checkpoint's order",
+        )
+    if trained.mask_values == found.mask_values == "color" and trained.palette != found.palette:
+        colors = [hex_color(color) for color in trained.palette or ()]
+        raise CheckpointError(
+            "The colours of the masks are not those of the checkpoint.",
+            given=f"{listed(map(hex_color, found.palette or ()), 20)} in {origin}",
+            expected=f"{listed(colors, 20)}, in this order",
+            override=override("data.colors", colors),
         )
     if trained.ignore_index != found.ignore_index:
         raise CheckpointError(

@@ -50,7 +50,7 @@ class CommandLine:
 def read(argv: Sequence[str]) -> CommandLine:
     """Sort the words after the program's name.
 
-    The first bare word that is not the value of an option is the action.
+    The first bare word that is not the value of an option is the action; ``cache=...`` stands for the action ``cache``.
 
     Raises:
         ConfigError: A bare word is no action, or a second one follows.
@@ -84,6 +84,9 @@ def read(argv: Sequence[str]) -> CommandLine:
                 expected="one action, and overrides of the form key=value",
                 override=f"python -m lightning_vision {line.action}",
             )
+    keys = {word.partition("=")[0] for word in line.overrides}
+    if line.action is None and "cache" in keys and "action" not in keys:
+        line.action = "cache"  # cache=list: nothing else is meant
     if line.action in ACTIONS:
         line.overrides.append(f"action={line.action}")
         line.words.append(line.overrides[-1])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ACTIONS", "TRUSTED", "Settings", "compose", "conf_dir", "instantiate", "options_of"]
 
-ACTIONS = ("fit", "test", "predict", "check")
+ACTIONS = ("fit", "test", "predict", "check", "cache")
 # What a config may build. Code from elsewhere comes in as a plugin, which its user has installed.
 TRUSTED = ("lightning_vision.", "torch.nn.", "torch.optim.", "lightning.pytorch.", "timm.optim.")
 
@@ -36,7 +36,7 @@ TRUSTED = ("lightning_vision.", "torch.nn.", "torch.optim.", "lightning.pytorch.
 class Settings:
     """The scalars at the root: conf/config.yaml says what each means, these annotations what it allows."""
 
-    action: Literal["fit", "test", "predict", "check"] = "fit"
+    action: Literal["fit", "test", "predict", "check", "cache"] = "fit"
     task: Literal["auto", "classification", "segmentation"] = "auto"
     image_size: Annotated[int, Between(1)] | tuple[Annotated[int, Between(1)], Annotated[int, Between(1)]] | None = None
     batch_size: Annotated[int, Between(1)] = 16
@@ -50,6 +50,9 @@ class Settings:
     monitor: str = "auto"
     checkpoint: str | None = None
     source: str | None = None
+    quick: bool = False
+    report: str | None = None
+    cache: Literal["build", "list", "clear"] = "build"
     output_dir: str = "${hydra:runtime.output_dir}"
 
 

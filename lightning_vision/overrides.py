@@ -8,10 +8,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_PATH_ENDINGS = ("path", "source", "checkpoint", "weights", "dir", "folder", "class_names")
+_PATH_ENDINGS = ("path", "source", "report", "checkpoint", "weights", "dir", "folder", "class_names")
 _OVERRIDE = re.compile(r"(?P<plus>\+{0,2})(?P<key>[A-Za-z_][\w.@/\-]*)=(?P<value>.*)", re.DOTALL)
 # What Hydra's grammar reads as one plain word.
 _PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.\-]*")
+_COLOR = re.compile(r"(?<![\w'\"#])#?([0-9a-fA-F]{6})(?![\w'\"])")
 _NOT_TEXT = {"true", "false", "null", "inf", "nan"}
 
 
@@ -56,8 +57,13 @@ def quote_path(word: str, multirun: bool = False) -> str:
     lists and mappings in brackets unless a file of that name exists. In a multirun a comma is part of the path, unless
     every piece between the commas exists (or is ``null``): then they are swept over; ``choice(a,b)`` always sweeps.
     Doing it twice changes nothing: the processes that DDP starts do it again.
+
+    Colours are quoted as well, ``data.colors=[#ff0000,00ff00]``: a number sign ends a word of the grammar, and
+    ``001e10`` would be a number.
     """
     parts = split(word)
+    if parts is not None and parts[1].rpartition(".")[2] == "colors":
+        return f"{parts[0]}{parts[1]}={_COLOR.sub(_quoted_color, parts[2])}"
     if parts is None or not is_path_key(parts[1]):
         return word
     plus, key, value = parts
@@ -74,6 +80,10 @@ def quote_path(word: str, multirun: bool = False) -> str:
     if sweep and all(p == "null" or os.path.exists(p) for p in pieces):
         return f"{plus}{key}=" + ",".join(p if p == "null" else quote(p) for p in pieces)
     return f"{plus}{key}={quote(path)}"
+
+
+def _quoted_color(match: re.Match[str]) -> str:
+    return f"'#{match[1]}'"
 
 
 _QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""

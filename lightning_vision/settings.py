@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+from lightning_vision.data.mask_colors import hex_color
 from lightning_vision.errors import ConfigError, listed
 from lightning_vision.types import TargetSpec
 
@@ -152,11 +153,18 @@ def with_trained_classes(node: Mapping[str, Any], trained: TargetSpec, typed: Se
     New data often show only some of the classes; inferring the classes from them would give other class ids.
     """
     node = dict(node)
+    by_color = trained.mask_values == "color"
+    colors = [hex_color(color) for color in trained.palette or ()] if by_color else None
+    # What the pixels of other data mean, the user may say in one of two ways.
+    ways = {"data.mask_values": node.get("mask_values", "auto") != "auto", "data.colors": bool(node.get("colors"))}
+    said = any(way and key in typed for key, way in ways.items())
+    typed = [*typed, *ways] if said else [key for key in typed if key not in ways]
     for name, value in (
         ("class_names", list(trained.class_names)),
         ("num_classes", None),
         ("ignore_index", trained.ignore_index),
         ("mask_values", trained.mask_values),
+        ("colors", colors),
     ):
         if name in node and f"data.{name}" not in typed:
             node[name] = value

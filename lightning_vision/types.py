@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TargetKind = Literal["label", "mask"]
+MaskValues = Literal["index", "binary", "threshold", "color"]
+Color = tuple[int, int, int]
+Palette = tuple[Color, ...]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -92,17 +95,22 @@ class TargetSpec:
     Args:
         kind: ``label``: one class an image; ``mask``: one class a pixel.
         class_names: Name of every class, the position is the class id.
-        ignore_index: Mask value that is left out of loss and metrics, or None.
+        ignore_index: Id of pixels that are left out of loss and metrics, or None.
         mask_values: How the pixels of a mask file name classes: ``index`` (the value is the class id, palette PNGs
-            included) or ``binary`` (0 is class 0, 255 is class 1).
-        palette: One RGB triple a class, for drawing.
+            included), ``binary`` (0 is class 0, 255 is class 1), ``threshold`` (below 128 is class 0, the rest class
+            1), or ``color`` (the position of the pixel's colour in ``palette`` is the class id).
+        palette: RGB triples in the order of the ids, for drawing; with ``color`` the colours in the files, which may
+            have one more than there are classes: that of ``ignore_index``.
+        ignore_unseen: With ``color``: a colour that is not in the palette becomes ``ignore_index``. It is an error
+            otherwise.
     """
 
     kind: TargetKind
     class_names: tuple[str, ...]
     ignore_index: int | None = None
-    mask_values: Literal["index", "binary"] = "index"
-    palette: tuple[tuple[int, int, int], ...] | None = None
+    mask_values: MaskValues = "index"
+    palette: Palette | None = None
+    ignore_unseen: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -126,6 +134,7 @@ class TargetSpec:
             ignore_index=data["ignore_index"],
             mask_values=data["mask_values"],
             palette=None if palette is None else tuple((int(r), int(g), int(b)) for r, g, b in palette),
+            ignore_unseen=data.get("ignore_unseen", False),
         )
 
 

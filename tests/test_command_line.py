@@ -65,6 +65,13 @@ def test_an_action_that_is_none(argv: list[str], override: str) -> None:
     assert caught.value.overrides == [f"python -m lightning_vision {override}"]
 
 
+def test_cache_stands_for_its_action() -> None:
+    line = read(["cache=list", "seed=1"])
+    assert (line.action, line.words) == ("cache", ["cache=list", "seed=1", "action=cache"])
+    assert read(line.words).words == line.words
+    assert read(["fit", "cache=build"]).action == "fit"
+
+
 def test_two_actions() -> None:
     with pytest.raises(ConfigError, match="more than one action"):
         read(["fit", "predict"])

@@ -280,3 +280,13 @@ def test_a_plugin_without_configs(plugin: Path) -> None:
     (plugin / "conf").rename(plugin / "other")
     with pytest.raises(ConfigError, match="brings no configs"):
         compose()
+
+
+@pytest.mark.parametrize(
+    "typed", ["[#ff0000,001e10]", "[ff0000, #001e10]", "['#ff0000','#001e10']", '["#ff0000","#001e10"]']
+)
+def test_colors_arrive_however_they_are_typed(typed: str) -> None:
+    word = quote_path(f"data.colors={typed}")
+    assert quote_path(word) == word
+    cfg = compose([word, "data=table", "data.path=x.csv"])
+    assert list(cfg.data.colors) == ["#ff0000", "#001e10"]

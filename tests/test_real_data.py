@@ -238,7 +238,7 @@ def test_check_counts_weather(
     for row in rows_of(table):
         with Image.open(row["image"]) as image:
             sizes.add(image.size)
-    assert f"… and {len(sizes) - 4} more  (height x width)" in report
+    assert f"{len(sizes)} sizes (height x width)" in report
     assert "target   one label an image; 4 classes" in report
     for name in ("cloudy", "rain", "shine", "sunrise"):
         (line,) = (text for text in report.splitlines() if text.split()[:1] == [name])

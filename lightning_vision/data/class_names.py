@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_vision.data.index import PackedStrings
+from lightning_vision.data.mask_colors import require_different
 from lightning_vision.errors import ConfigError, DataError, listed, nearest
-from lightning_vision.types import SPLITS
+from lightning_vision.types import SPLITS, Palette
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
+_COLORED = re.compile(r"(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\S.*)")
 
 
 def read_class_names(
@@ -52,6 +54,34 @@ def read_class_names(
     if twice:
         raise ConfigError(f"{path} holds a class name twice", given=listed(twice))
     return tuple(names)
+
+
+def split_colors(
+    class_names: tuple[str, ...] | None, key: str = "data.class_names"
+) -> tuple[tuple[str, ...] | None, Palette | None]:
+    """Tell the colours from the names where every line is ``red green blue name``, as in ``label_colors.txt``.
+
+    Args:
+        class_names: What ``read_class_names`` returned.
+        key: The setting, for messages.
+
+    Raises:
+        ConfigError: A number above 255, or a name or colour twice.
+    """
+    lines = [_COLORED.fullmatch(line) for line in class_names or ()]
+    found = [line for line in lines if line is not None]
+    if not found or len(found) < len(lines):
+        return class_names, None
+    names = tuple(line[4] for line in found)
+    colors = tuple((int(line[1]), int(line[2]), int(line[3])) for line in found)
+    for name, color in zip(names, colors, strict=True):
+        if max(color) > 255:
+            raise ConfigError(f"{key}: {name} has no colour", given=listed(color), expected="0 to 255, three times")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"{key} holds a class name twice", given=listed(twice))
+    require_different(colors, key)
+    return names, colors
 
 
 def encode_labels(

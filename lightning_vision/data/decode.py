@@ -9,26 +9,30 @@ damaged pixel data, and Pillow costs a tenth more. Both routes keep these rules:
 - One or three channels: alpha is dropped, not blended. Two or four: alpha is 255 where the file has none.
 - ``interpolate`` resizes with antialiasing, whatever the aspect. ``crop_or_pad`` keeps the scale: the centre is cut
   out, and a border repeats the edge. ``resize_crop`` keeps the aspect: it resizes until the result is
-  ``crop_fraction`` of the tighter side, and cuts the centre out.
+  ``crop_fraction`` of the tighter side, and cuts the centre out. ``resize_pad`` keeps the aspect and the whole image:
+  it resizes until the tighter side fits, and adds a border that repeats the edge.
+- What is cut off or damaged is an error, wherever the decoders notice it or leave the grey of missing data.
 """
 
 from __future__ import annotations
 
-import io
+import contextlib
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torchvision.io  # noqa: F401  registers torch.ops.image
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_vision.data.headers import array_layout, reason
-from lightning_vision.data.jpeg import JpegInfo, jpeg_info
-from lightning_vision.data.placement import CROPPED, SCALED, Resize
+from lightning_vision.data.headers import open_array
+from lightning_vision.data.imagefile import check_pixels, open_image, read_bytes, reason, refuse_damaged
+from lightning_vision.data.jpeg import JpegInfo, has_end, jpeg_info, without_end
+from lightning_vision.data.placement import CROPPED, SCALED, Resize, Size
 from lightning_vision.errors import DataError
 from lightning_vision.types import Geometry
 
@@ -50,18 +54,19 @@ def decode_image(
     """Decode an image file to the size and channels of ``geometry``; the rules are those of the module.
 
     Args:
-        path: Image file: what Pillow reads, or ``.npy`` with ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``.
+        path: JPEG, PNG, WebP, TIFF, BMP, GIF, PNM, AVIF, JPEG 2000, TGA or ICO, whatever its name, or ``.npy`` with
+            ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``.
         geometry: Height, width and channels of the result.
         resize: How the size is reached.
-        exact_decode: False lets the JPEG decoder halve images whose sides are at least twice the result's: about
-            twice as fast, 44 dB from the exact pixels.
+        exact_decode: False lets the JPEG decoder halve images whose sides are at least twice what they are scaled to:
+            about twice as fast, 44 dB from the exact pixels.
         out: uint8 ``(C, H, W)`` to write to; a new tensor if None.
 
     Returns:
         uint8 ``(C, H, W)``, contiguous unless ``out`` is not.
 
     Raises:
-        DataError: Missing, empty, truncated or no image, with the path and the reason.
+        DataError: Missing, empty, truncated, too large or no image, with the path and the reason.
     """
     return decode_sized(path, geometry, resize, exact_decode, out)[0]
 
@@ -76,16 +81,15 @@ def decode_sized(
     """Like ``decode_image``, with the height and width that the file itself has, after its EXIF orientation."""
     path = os.fspath(path)
     keep_alpha = geometry.num_channels in (2, 4)
-    # A crop is scaled to at least this size.
-    shrink = (geometry.height, geometry.width) if not exact_decode and resize.method != "crop_or_pad" else None
+    wanted = (geometry.height, geometry.width)
+    scale = None if exact_decode else lambda size: resize.scaled(size, wanted)
     try:
-        pixels, orientation, (height, width) = _read(path, keep_alpha, shrink)
+        pixels, orientation, (height, width) = _read(path, keep_alpha, scale)
     except DataError:
         raise
     except Exception as error:  # decoders raise nearly every type on broken files
-        raise DataError(f"{path}: {_why(path, error)}") from error
+        raise DataError(f"{path}: {reason(path, error)}") from error
     turned = orientation >= 5
-    wanted = (geometry.height, geometry.width)
     file = (width, height) if turned else (height, width)
     scaled = resize.scaled(file, wanted)
     # Turned after resizing: fewer pixels, and the resize stays on the layout that it is fast on.
@@ -127,46 +131,78 @@ def _places(resize: Resize, have: int, want: int) -> npt.NDArray[np.int64]:
     return np.arange(offset, offset + want)
 
 
-def _read(path: str, keep_alpha: bool, shrink: tuple[int, int] | None) -> tuple[Tensor, int, tuple[int, int]]:
-    """Return pixels ``(C, H, W)``, the orientation still to be applied, and the stored height and width."""
+def _read(path: str, keep_alpha: bool, scale: Callable[[Size], Size] | None) -> tuple[Tensor, int, Size]:
+    """Return pixels ``(C, H, W)``, the orientation still to be applied, and the stored height and width.
+
+    Args:
+        path: The file.
+        keep_alpha: Keep the alpha channel, if there is one.
+        scale: To which size the file will be scaled, both as they are looked at; the pixels may be fewer than the
+            file has, but not than these. None = all pixels.
+    """
     if path.lower().endswith(".npy"):
         pixels = _read_array(path)
         return pixels, 1, (pixels.shape[1], pixels.shape[2])
-    data = np.fromfile(path, np.uint8)
-    if not data.size:
-        raise DataError(f"{path}: the file is empty")
+    data = read_bytes(path)
     info = jpeg_info(data.data)
-    draft = _draft_size(info, shrink)
-    fast = _DECODE_JPEG is not None and draft is None
-    if fast and info is not None and info.orientation is not None and info.components in (1, 3):
-        try:
-            return _DECODE_JPEG(torch.from_numpy(data), _UNCHANGED, False), info.orientation, (info.height, info.width)
-        except RuntimeError:
-            # Pillow reads a few variants that this decoder does not, or raises the error that is shown.
-            return _read_pillow(path, data, keep_alpha, None, info)
-    return _read_pillow(path, data, keep_alpha, draft, info)
+    if info is None:
+        return _read_pillow(path, data, keep_alpha, None)
+    check_pixels(path, info.height, info.width)
+    draft = _draft_size(info, scale)
+    pixels, orientation = _read_jpeg(path, data, info, keep_alpha, draft)
+    # Missing data are zeros, which is this grey; CMYK shows another one.
+    if info.components == 4 or set(pixels[:, -1, -1].tolist()) == {128}:
+        _refuse_if_cut(path, data, info)
+    return pixels, orientation, (info.height, info.width)
 
 
-def _draft_size(info: JpegInfo | None, shrink: tuple[int, int] | None) -> tuple[int, int] | None:
-    if info is None or shrink is None or info.orientation is None:
+def _read_jpeg(
+    path: str, data: npt.NDArray[np.uint8], info: JpegInfo, keep_alpha: bool, draft: tuple[int, int] | None
+) -> tuple[Tensor, int]:
+    if _DECODE_JPEG is not None and draft is None and info.orientation is not None and info.components in (1, 3):
+        # Pillow reads a few variants that this decoder does not, or raises the error that is shown.
+        with contextlib.suppress(RuntimeError):
+            return _DECODE_JPEG(torch.from_numpy(data), _UNCHANGED, False), info.orientation
+    pixels, orientation, _ = _read_pillow(path, data, keep_alpha, draft)
+    # Pillow is content if zero bytes, such as a copy that did not finish leaves, happen to be codes.
+    if not has_end(data, info):
+        raise DataError(f"{path}: cut off: the end of the image is missing")
+    return pixels, orientation
+
+
+def _draft_size(info: JpegInfo, scale: Callable[[Size], Size] | None) -> tuple[int, int] | None:
+    """Width and height that suffice for the decoder, or None if it does not get cheaper."""
+    if scale is None or info.orientation is None:
         return None
-    height, width = shrink if info.orientation < 5 else shrink[::-1]
+    if info.orientation < 5:
+        height, width = scale((info.height, info.width))
+    else:
+        width, height = scale((info.width, info.height))
     return (width, height) if info.height >= 2 * height and info.width >= 2 * width else None
 
 
+def _refuse_if_cut(path: str, data: npt.NDArray[np.uint8], info: JpegInfo) -> None:
+    content = without_end(data, info)
+    if content is not None:
+        try:
+            with open_image(np.frombuffer(content, np.uint8)) as image:
+                image.load()
+        except OSError as error:
+            raise DataError(f"{path}: cut off: the last part of the image is missing") from error
+
+
 def _read_pillow(
-    path: str, data: npt.NDArray[np.uint8], keep_alpha: bool, draft: tuple[int, int] | None, info: JpegInfo | None
-) -> tuple[Tensor, int, tuple[int, int]]:
-    with Image.open(io.BytesIO(data.data)) as image:
+    path: str, data: npt.NDArray[np.uint8], keep_alpha: bool, draft: tuple[int, int] | None
+) -> tuple[Tensor, int, Size]:
+    with open_image(data) as image:
         if draft is not None:
             image.draft(None, draft)
         orientation = _orientation(image)
         array = _eight_bit(image, path, keep_alpha)
-    # A draft is smaller than the file.
-    size = (info.height, info.width) if draft is not None and info is not None else (array.shape[0], array.shape[1])
+        refuse_damaged(image, path, data)
     if array.ndim == 2:
         array = array[..., None]
-    return torch.from_numpy(array).permute(2, 0, 1), orientation, size
+    return torch.from_numpy(array).permute(2, 0, 1), orientation, (array.shape[0], array.shape[1])
 
 
 def _orientation(image: Image.Image) -> int:
@@ -181,6 +217,10 @@ def _eight_bit(image: Image.Image, path: str, keep_alpha: bool) -> npt.NDArray[n
     """Bring any mode of Pillow to uint8 ``(H, W)`` or ``(H, W, C)``."""
     image.load()
     mode = image.mode
+    if mode == "I" and image.format == "TIFF":
+        raise DataError(
+            f"{path}: 32-bit integers, whose range is not known", expected="8 or 16 bits, or floats in [0, 1]"
+        )
     if mode.startswith("I") or mode == "F":
         return _scaled(np.array(image), path)
     alpha = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
@@ -220,16 +260,16 @@ def _scaled(array: npt.NDArray[Any], path: str) -> npt.NDArray[np.uint8]:
 
 
 def _read_array(path: str) -> Tensor:
-    array = np.load(path, allow_pickle=False)
-    layout = array_layout(array.shape)
-    if layout is None:
+    array, (height, width, channels, channels_first) = open_array(path)
+    if array.dtype.kind in "ui" and array.dtype.itemsize > 2:
+        # 8-bit values are as likely as 16-bit ones: either guess would turn images black or white.
         raise DataError(
-            f"{path}: an array of shape {array.shape} is no image", expected="(H, W), (H, W, C) or (C, H, W)"
+            f"{path}: pixels of type {array.dtype}, whose range is not known",
+            expected="uint8, uint16, bool, or floats in [0, 1]",
         )
-    height, width, channels, channels_first = layout
     pixels = _scaled(array, path)
     pixels = np.moveaxis(pixels, 0, -1) if channels_first else pixels.reshape(height, width, channels)
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+    return torch.from_numpy(np.array(pixels, order="C")).permute(2, 0, 1)
 
 
 def _resize(pixels: Tensor, size: tuple[int, int], resize_filter: str) -> Tensor:
@@ -257,16 +297,3 @@ def _fill_channels(pixels: npt.NDArray[np.uint8], out: npt.NDArray[np.uint8]) ->
 def _luma(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     red, green, blue = rgb.astype(np.uint32)
     return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)
-
-
-def _why(path: str, error: Exception) -> str:
-    known = (
-        FileNotFoundError,
-        IsADirectoryError,
-        PermissionError,
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-    )
-    if isinstance(error, known):
-        return reason(path, error)
-    return f"cannot be decoded ({type(error).__name__}: {error})"

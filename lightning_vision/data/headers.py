@@ -6,8 +6,11 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
+from lightning_vision.data.imagefile import check_pixels, load_array, open_image, reason
 from lightning_vision.errors import DataError
 
 IMAGE_SUFFIXES = frozenset((
@@ -78,33 +81,12 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     try:
         if path.lower().endswith(".npy"):
             return _npy_header(path)
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return _pillow_header(image)
     except DataError:
         raise
     except Exception as error:  # Pillow's plugins raise nearly every type on broken headers
-        raise DataError(f"{path}: {reason(path, error)}") from error
-
-
-def reason(path: str, error: Exception) -> str:
-    """Say in a few words why ``path`` could not be read."""
-    if isinstance(error, Image.DecompressionBombError):
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        return f"more than {limit} pixels, Pillow's limit against decompression bombs; cut it into tiles"
-    try:
-        if os.path.isdir(path):
-            return "is a folder, not an image"
-        if os.path.getsize(path) == 0:
-            return "the file is empty"
-    except FileNotFoundError:
-        return "no such file"
-    except OSError as stat_error:
-        return stat_error.strerror or str(stat_error)
-    if isinstance(error, PermissionError):
-        return "no permission to read it"
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image that can be read"
-    return f"damaged header ({type(error).__name__}: {error})"
+        raise DataError(f"{path}: {reason(path, error, 'damaged header')}") from error
 
 
 def _pillow_header(image: Image.Image) -> Header:
@@ -141,19 +123,33 @@ def _channels(image: Image.Image) -> int:
         return (1 if grey else 3) + alpha
     if mode.startswith("I;16"):
         return 1
+    if image.format == "PNG" and mode == "RGBA" and "LA;16B" in [tile.args for tile in _tiles(image)]:
+        return 2  # Pillow has no mode for grey and alpha of 16 bits
     channels = _CHANNELS.get(mode, 3)
     return channels + 1 if alpha and channels in (1, 3) else channels
 
 
-def _npy_header(path: str) -> Header:
-    import numpy as np
+def _tiles(image: Image.Image) -> list[Any]:
+    return list(getattr(image, "tile", []))
 
-    array = np.load(path, mmap_mode="r", allow_pickle=False)  # maps the file, reads its header alone
-    shape, dtype = array.shape, array.dtype
-    layout = array_layout(shape)
-    if layout is None or dtype.kind not in "buif":
+
+def _npy_header(path: str) -> Header:
+    array, (height, width, channels, _) = open_array(path)
+    return Header(height, width, channels, mode=str(array.dtype), bits=array.dtype.itemsize * 8, format="NPY")
+
+
+def open_array(path: str) -> tuple[npt.NDArray[np.generic], tuple[int, int, int, bool]]:
+    """Map a ``.npy`` file of pixels; returns the array, whose values are not read yet, and its ``array_layout``.
+
+    Raises:
+        DataError: Shape or type is not that of an image, or there are too many pixels.
+    """
+    array = load_array(path)
+    layout = array_layout(array.shape)
+    if layout is None or array.dtype.kind not in "buif":
         raise DataError(
-            f"{path}: an array of shape {shape} and type {dtype} is no image", expected="(H, W), (H, W, C) or (C, H, W)"
+            f"{path}: an array of shape {array.shape} and type {array.dtype} is no image",
+            expected="numbers of shape (H, W), (H, W, C) or (C, H, W)",
         )
-    height, width, channels, _ = layout
-    return Header(height, width, channels, mode=str(dtype), bits=dtype.itemsize * 8, format="NPY")
+    check_pixels(path, layout[0], layout[1])
+    return array, layout

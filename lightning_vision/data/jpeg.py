@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 _ORIENTATION = 0x0112
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 # SOF0 to SOF15 without DHT, JPG and DAC, which lie between them.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_END = b"\xff\xd9"
+# In a scan, 0xff stands before 0 where it is data, and before the restart markers.
+_MARKER = re.compile(rb"\xff[^\0\xd0-\xd7\xff]", re.DOTALL)
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
@@ -20,12 +27,14 @@ class JpegInfo:
         width: Pixels as stored, before the orientation is applied.
         components: 1 grey, 3 colour, 4 CMYK.
         orientation: EXIF orientation, 1 to 8; None if it stands in XMP only, which takes a real parser.
+        scan: Where the first scan begins, bytes from the start of the file.
     """
 
     height: int
     width: int
     components: int
     orientation: int | None
+    scan: int
 
 
 def jpeg_info(data: memoryview | bytes) -> JpegInfo | None:
@@ -57,7 +66,26 @@ def jpeg_info(data: memoryview | bytes) -> JpegInfo | None:
         i = end
     if frame is None or 0 in frame:
         return None
-    return JpegInfo(*frame, orientation=None if in_xmp and orientation is None else orientation or 1)
+    return JpegInfo(*frame, orientation=None if in_xmp and orientation is None else orientation or 1, scan=i)
+
+
+def has_end(data: npt.NDArray[np.uint8], info: JpegInfo) -> bool:
+    """True if an end-of-image marker follows the first scan: a file whose tail is missing, or zero bytes, has none."""
+    return data.tobytes().rfind(_END) > info.scan
+
+
+def without_end(data: npt.NDArray[np.uint8], info: JpegInfo) -> bytes | None:
+    """Return the file as if it were cut off where its only scan ends; None if it has several scans.
+
+    Decoders take an end-of-image marker that comes too early for the end, and fill what is missing with grey. Without
+    the marker they tell whether data are missing.
+    """
+    content = data.tobytes()
+    marker = _MARKER.search(content, info.scan + 2)
+    if marker is None or marker.group() != _END:
+        return None
+    # The decoder looks a few bytes ahead; what follows is no code, so it makes up for a few blocks at most.
+    return content[: marker.start()] + b"\xff\0" * 16
 
 
 def _exif_orientation(tiff: memoryview | bytes) -> int | None:

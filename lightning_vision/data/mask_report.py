@@ -2,29 +2,116 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lightning_vision.data.headers import Header, read_header
-from lightning_vision.data.index import Problem, SampleIndex
-from lightning_vision.data.mask_values import MaskScan
-from lightning_vision.errors import listed
+from lightning_vision.data.index import PackedStrings, Problem, SampleIndex, Severity
+from lightning_vision.data.mask_classes import Foreign, MaskClasses
+from lightning_vision.data.mask_colors import hex_color
+from lightning_vision.data.mask_files import read_mask_file
+from lightning_vision.data.mask_values import each
+from lightning_vision.errors import DataError, listed
 from lightning_vision.types import SPLITS, TargetSpec
 
 if TYPE_CHECKING:
     from lightning_vision.data.report import Report
 
 
-def check_masks(index: SampleIndex, scan: MaskScan, headers: list[Header | None], report: Report) -> None:
-    """Add what is wrong with the masks to the report, and the share of pixels of each class."""
-    known = {problem.message for problem in report.problems}
-    for _, message in scan.errors:
+_DETAILED = 1000
+
+
+@dataclass
+class MaskCounts:
+    """What the masks of an index hold: arrays, and objects only for some masks with something wrong.
+
+    Args:
+        pixels: int64 ``(3, 256)``: pixels of each class id in each split.
+        size: int32 ``(N, 2)``: height and width of each mask as stored, 0 if it could not be read.
+        foreign: Row, and what is no class there, of the first ``_DETAILED`` masks that have such pixels.
+        with_foreign: int64 ``(3, 2)``: masks and pixels in each split that are no class.
+        errors: Row and reason of masks that could not be read.
+    """
+
+    pixels: npt.NDArray[np.int64]
+    size: npt.NDArray[np.int32]
+    with_foreign: npt.NDArray[np.int64]
+    foreign: list[tuple[int, Foreign]] = field(default_factory=list)
+    errors: list[tuple[int, str]] = field(default_factory=list)
+
+
+def count_masks(
+    masks: PackedStrings, split: npt.NDArray[np.uint8], target: TargetSpec | None, threads: int | None = None
+) -> MaskCounts:
+    """Read every mask and count the pixels of each class.
+
+    Args:
+        masks: Path of every mask.
+        split: uint8 ``(N,)``, 0 to 2.
+        target: What the pixels mean; None = undecided, so that only sizes are noted.
+        threads: Threads that read; None = all cores.
+    """
+    # Pixels that the target ignores for want of a class are counted, too.
+    classes = None if target is None else MaskClasses(replace(target, ignore_unseen=False))
+    counted = MaskCounts(
+        pixels=np.zeros((len(SPLITS), 256), np.int64),
+        size=np.zeros((len(masks), 2), np.int32),
+        with_foreign=np.zeros((len(SPLITS), 2), np.int64),
+    )
+
+    def read(row: int) -> tuple[tuple[int, ...], npt.NDArray[np.int64] | None, Foreign | None] | str:
+        try:
+            if classes is None:
+                return read_mask_file(masks[row], colors=True).values.shape, None, None
+            ids, foreign = classes.look(masks[row])
+        except DataError as error:
+            return error.summary
+        pixels = np.bincount(ids.ravel(), minlength=256)
+        if foreign is not None:
+            pixels[255] -= foreign.pixels
+        return ids.shape, pixels, foreign
+
+    for row, found in enumerate(each(read, np.arange(len(masks)), threads)):
+        if isinstance(found, str):
+            counted.errors.append((row, found))
+            continue
+        shape, pixels, foreign = found
+        counted.size[row] = shape
+        if pixels is not None:
+            counted.pixels[split[row]] += pixels
+        if foreign is not None:
+            counted.with_foreign[split[row]] += 1, foreign.pixels
+            if len(counted.foreign) < _DETAILED:
+                counted.foreign.append((row, foreign))
+    return counted
+
+
+def check_masks(
+    index: SampleIndex,
+    counted: MaskCounts,
+    headers: Sequence[Header | None],
+    report: Report,
+    unreadable: Severity = "error",
+) -> None:
+    """Add what is wrong with the masks to the report, and the share of pixels of each class.
+
+    Args:
+        index: The samples.
+        counted: What their masks hold.
+        headers: Header of each image, None where it cannot be read.
+        report: Gets the problems.
+        unreadable: How bad a mask is that cannot be read.
+    """
+    known = {problem.message.partition("\n")[0] for problem in report.problems}
+    for _, message in counted.errors:
         if message not in known and not message.endswith(": no such file"):
-            report.problems.append(Problem("error", message))
+            report.problems.append(Problem(unreadable, message))
     for row, image in enumerate(headers):
-        height, width = scan.size[row].tolist()
+        height, width = counted.size[row].tolist()
         if image is None or not height or _fits(height, width, image):
             continue
         mask = read_header(index.mask_path(row))  # the mask may have an orientation of its own, which is rare
@@ -39,20 +126,36 @@ def check_masks(index: SampleIndex, scan: MaskScan, headers: list[Header | None]
     if index.target is None:
         return  # what the values mean could not be decided, and the reason is a problem already
     target = index.target
-    class_of = _class_of_value(target, scan.one_bit)
-    allowed = class_of >= 0
-    if target.ignore_index is not None:
-        allowed[target.ignore_index] = True
-        class_of[target.ignore_index] = -1
-    for row in np.flatnonzero((scan.present & ~allowed).any(axis=1)).tolist():
-        values = np.flatnonzero(scan.present[row] & ~allowed)
-        report.problems.append(
-            Problem("error", f"{index.mask_path(row)}: mask values that are no class: {listed(values, 10)}")
-        )
-    report.classes = _pixel_shares(scan.counts, class_of, target)
-    unseen = [c["name"] for c in report.classes if not c["train"]]
+    report.problems += _ignored_foreign(index, counted) if target.ignore_unseen else _foreign(index, counted, target)
+    report.classes = _pixel_shares(counted.pixels, target)
+    unseen = [c["name"] for i, c in enumerate(report.classes) if not c["train"] and i != target.ignore_index]
     if unseen and report.counts["train"]:
         report.problems.append(Problem("warning", f"classes without a pixel in train: {listed(unseen, 10)}"))
+
+
+def _foreign(index: SampleIndex, counted: MaskCounts, target: TargetSpec) -> Iterator[Problem]:
+    color = target.mask_values == "color"
+    for row, foreign in counted.foreign:
+        values = listed(map(hex_color, foreign.values) if color else foreign.values, 10)
+        yield Problem(
+            "error",
+            f"{index.mask_path(row)} ({SPLITS[index.split[row]]}): mask {'colours' if color else 'values'} that are no "
+            f"class: {values} in {foreign.pixels} of {int(counted.size[row].prod())} pixels",
+        )
+    more = int(counted.with_foreign[:, 0].sum()) - len(counted.foreign)
+    if more:
+        yield Problem("error", f"{more} more masks with such values")
+
+
+def _ignored_foreign(index: SampleIndex, counted: MaskCounts) -> Iterator[Problem]:
+    for s, split in enumerate(SPLITS):
+        masks, pixels = counted.with_foreign[s].tolist()
+        if masks:
+            share = pixels / int(counted.size[index.split == s].astype(np.int64).prod(axis=1).sum())
+            first = next((f": {index.mask_path(r)}" for r, _ in counted.foreign if index.split[r] == s), "")
+            yield Problem(
+                "warning", f"colours that are no class in {masks} masks of {split}, {share:.2%} of its pixels{first}"
+            )
 
 
 def _fits(height: int, width: int, header: Header) -> bool:
@@ -62,24 +165,14 @@ def _fits(height: int, width: int, header: Header) -> bool:
     return off_height <= max(header.height / height, 1) or off_width <= max(header.width / width, 1)
 
 
-def _class_of_value(target: TargetSpec, one_bit: bool) -> npt.NDArray[np.int64]:
-    """Class id of each of the 256 values, -1 for none."""
-    class_of = np.full(256, -1, np.int64)
-    if target.mask_values == "binary":
-        class_of[[0, 255]] = [0, 1]
-        if one_bit:
-            class_of[1] = 1
-    else:
-        class_of[: min(target.num_classes, 256)] = np.arange(min(target.num_classes, 256))
-    return class_of
-
-
-def _pixel_shares(
-    counts: npt.NDArray[np.int64], class_of: npt.NDArray[np.int64], target: TargetSpec
-) -> list[dict[str, Any]]:
-    pixels = np.stack([counts[:, class_of == c].sum(axis=1) for c in range(target.num_classes)])
-    total = np.maximum(pixels.sum(axis=0), 1)
+def _pixel_shares(pixels: npt.NDArray[np.int64], target: TargetSpec) -> list[dict[str, Any]]:
+    """Share of each class among the pixels that count."""
+    counted = pixels[:, : target.num_classes].copy()
+    if target.ignore_index is not None and target.ignore_index < target.num_classes:
+        counted[:, target.ignore_index] = 0
+    total = np.maximum(counted.sum(axis=1, keepdims=True), 1)
+    shares = counted / total
     return [
-        {"name": name} | {split: float(pixels[c, s] / total[s]) for s, split in enumerate(SPLITS)}
+        {"name": name} | {split: float(shares[s, c]) if c < 256 else 0.0 for s, split in enumerate(SPLITS)}
         for c, name in enumerate(target.class_names)
     ]

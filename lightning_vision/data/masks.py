@@ -11,9 +11,9 @@ from torch import Tensor
 
 from lightning_vision.data.decode import crop_or_pad, orient
 from lightning_vision.data.headers import read_header
-from lightning_vision.data.mask_values import read_mask_file
+from lightning_vision.data.mask_classes import MaskClasses
 from lightning_vision.data.placement import SCALED, Resize
-from lightning_vision.errors import DataError, listed
+from lightning_vision.errors import DataError
 from lightning_vision.types import TargetSpec
 
 
@@ -29,11 +29,12 @@ def decode_mask(
     """Decode a mask to class ids ``0 .. num_classes - 1`` and ``ignore_index``.
 
     The EXIF orientation is applied. ``interpolate`` takes the nearest pixel by centres (torch's ``nearest-exact``),
-    which lies where the bilinear resize of the image looks. ``crop_or_pad`` and ``resize_crop`` cut and pad as the
-    image is; a border is ``ignore_index``, or repeats the edge if nothing is ignored.
+    which lies where the bilinear resize of the image looks. The other methods cut and pad as the image is; a border
+    is ``ignore_index``, or repeats the edge if nothing is ignored.
 
     Args:
-        path: Palette PNG (the index counts, not the colour), grey image of ids, one-bit image, or ``.npy``.
+        path: Palette PNG (the index counts, unless the target goes by colours), grey image of ids or to be cut in two,
+            colour-coded image, one-bit image, or ``.npy``.
         target: Classes, ignored value, and what the values mean.
         size: Height and width of the result; None = the file's own.
         image_size_original: Height and width of the image's file after its EXIF orientation, to compare with.
@@ -47,7 +48,7 @@ def decode_mask(
         DataError: Unreadable, a value that is no class, or a shape that does not fit the image; with the path.
     """
     path = os.fspath(path)
-    ids = _class_ids(path, target)
+    ids = _turned(MaskClasses(target).read(path), path)
     if image_size_original is not None:
         _check_size(path, ids.shape, image_size_original)
     if size is not None:
@@ -70,31 +71,7 @@ def resize_nearest(ids: npt.NDArray[np.uint8], size: tuple[int, ...]) -> npt.NDA
     return ids[rows][:, cols]
 
 
-def _class_ids(path: str, target: TargetSpec) -> npt.NDArray[np.uint8]:
-    mask = read_mask_file(path)
-    valid = np.zeros(256, np.bool_)
-    lut = np.arange(256, dtype=np.uint8)
-    if target.mask_values == "binary":
-        one = 1 if mask.one_bit else 255
-        valid[[0, one]] = True
-        lut[one] = 1
-    else:
-        valid[: target.num_classes] = True
-    if target.ignore_index is not None and 0 <= target.ignore_index <= 255:
-        valid[target.ignore_index] = True
-    if not valid.all():
-        counts = np.bincount(mask.values.ravel(), minlength=256)
-        wrong = np.flatnonzero((counts > 0) & ~valid)
-        if len(wrong):
-            expected = "0 and 255" if target.mask_values == "binary" else f"0 to {target.num_classes - 1}"
-            raise DataError(
-                f"{path}: the mask value {wrong[0]} is no class",
-                given=f"values {listed(wrong, 8)} in {int(counts[wrong].sum())} of {mask.values.size} pixels",
-                expected=expected
-                + (f", and {target.ignore_index} (ignored)" if target.ignore_index is not None else ""),
-                override=f"data.ignore_index={wrong[0]}" if target.ignore_index is None and len(wrong) == 1 else None,
-            )
-    ids = mask.values if target.mask_values == "index" else lut[mask.values]
+def _turned(ids: npt.NDArray[np.uint8], path: str) -> npt.NDArray[np.uint8]:
     header = read_header(path)
     # Pillow turns TIFFs while it loads them.
     return ids if header.format == "TIFF" else orient(ids, header.orientation)

@@ -15,7 +15,8 @@ class Resize:
     Args:
         method: ``interpolate`` scales to the size, whatever the aspect. ``crop_or_pad`` keeps the scale and cuts the
             centre or adds a border. ``resize_crop`` keeps the aspect: it scales until the result is ``crop_fraction``
-            of the side that is tighter, and cuts the centre.
+            of the side that is tighter, and cuts the centre. ``resize_pad`` keeps the aspect: it scales until the
+            tighter side fills the size, and adds a border along the other.
         crop_fraction: Share of the tighter side that ``resize_crop`` keeps, in (0, 1].
         crop_rounding: Half a pixel of the offset of ``resize_crop``: to the ``even`` number, as torchvision and timm
             have it, or ``down``, as transformers has it.
@@ -38,11 +39,16 @@ class Resize:
             return wanted
         if self.method == "crop_or_pad":
             return file
-        target = tuple(max(int(side / self.crop_fraction), side) for side in wanted)
-        tight = 0 if target[0] * file[1] >= target[1] * file[0] else 1
-        loose = 1 - tight
-        # Rounded down, as the libraries do: a pretrained model sees the pixels that it was evaluated with.
-        other = max(target[tight] * file[loose] // file[tight], wanted[loose])
+        if self.method == "resize_pad":
+            tight = 0 if wanted[0] * file[1] <= wanted[1] * file[0] else 1
+            target: tuple[int, ...] = wanted
+            # To the nearest pixel; no side vanishes, however long the other is.
+            other = max(1, (2 * wanted[tight] * file[1 - tight] + file[tight]) // (2 * file[tight]))
+        else:
+            target = tuple(max(int(side / self.crop_fraction), side) for side in wanted)
+            tight = 0 if target[0] * file[1] >= target[1] * file[0] else 1
+            # Rounded down, as the libraries do: a pretrained model sees the pixels that it was evaluated with.
+            other = max(target[tight] * file[1 - tight] // file[tight], wanted[1 - tight])
         return (target[tight], other) if tight == 0 else (other, target[tight])
 
     def offset(self, have: int, want: int) -> int:

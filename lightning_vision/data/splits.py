@@ -1,4 +1,4 @@
-"""Splitting samples into train, val and test by fractions: seeded, and each class gets its share."""
+"""Splitting samples into train, val and test by fractions: seeded; each class gets its share, or groups stay whole."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def split_by_fraction(
     val_fraction: float,
     test_fraction: float,
     seed: int,
+    groups: Sequence[str] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Draw the split of every sample.
 
@@ -48,12 +49,17 @@ def split_by_fraction(
     is not 0 and three samples are there, shared among the classes by largest remainder. The last sample of a class
     stays in train.
 
+    With groups, whole groups are drawn, whatever their classes: those that come nearest to the wanted sizes, earlier
+    ones in the seeded order first. Val and test get at least one group each where three are there, and a group that
+    has the last samples of a class goes back to train.
+
     Args:
         names: A name of each sample that does not depend on where the data lie, such as the path in the table.
         labels: int32 ``(N,)`` class ids for shares by class, or None.
         val_fraction: Share of val, at least 0.
         test_fraction: Share of test, at least 0; both together less than 1.
         seed: Another seed, another draw.
+        groups: What each sample belongs to (a patient, a video), or None.
 
     Returns:
         uint8 ``(N,)``: 0 train, 1 val, 2 test. Train is never empty if there is a sample.
@@ -69,6 +75,8 @@ def split_by_fraction(
             override="data.val_fraction=0.1 data.test_fraction=0.1",
         )
     classes = np.zeros(len(names), np.int64) if labels is None else labels.astype(np.int64)
+    if groups is not None:
+        return _split_groups(groups, classes, ((2, test_fraction), (1, val_fraction)), seed)
     order = _seeded_order(names, seed)
     free = [order[classes[order] == c] for c in np.unique(classes)]
     sizes = [len(rows) for rows in free]
@@ -116,3 +124,58 @@ def _join_repeats(names: Sequence[str], split: npt.NDArray[np.uint8]) -> npt.NDA
     for name, part in zip(names, split.tolist(), strict=True):
         first[name] = min(first.get(name, part), part)
     return np.array([first[name] for name in names], np.uint8)
+
+
+_UNDECIDED = (
+    256  # groups whose best choice is searched; of more than that, the first in the seeded order are just taken
+)
+
+
+def _split_groups(
+    groups: Sequence[str], classes: npt.NDArray[np.int64], parts: Sequence[tuple[int, float]], seed: int
+) -> npt.NDArray[np.uint8]:
+    number: dict[str, int] = {}
+    group = np.array([number.setdefault(name, len(number)) for name in groups], np.int64)
+    sizes = np.bincount(group, minlength=len(number))
+    split = np.zeros(len(number), np.uint8)
+    free = _seeded_order(list(number), seed)
+    wanted_parts = [(part, fraction) for part, fraction in parts if fraction > 0]
+    for k, (part, fraction) in enumerate(wanted_parts):
+        least = 1 if len(number) >= len(SPLITS) else 0
+        chosen = _nearest_sum(sizes[free].tolist(), round(fraction * len(groups)), least)
+        # What is drawn after this, and train, get a group each.
+        chosen.sort(key=lambda i: sizes[free[i]], reverse=True)
+        while chosen and len(free) - len(chosen) < len(wanted_parts) - k:
+            chosen.pop()
+        split[free[chosen]] = part
+        free = np.delete(free, chosen)
+    names = list(number)
+    for c in np.unique(classes):
+        having = np.unique(group[classes == c])
+        if split[having].all():  # no group in train has this class: the smallest that has it goes there
+            split[min(having.tolist(), key=lambda g: (sizes[g], names[g]))] = 0
+    return split[group]
+
+
+def _nearest_sum(sizes: Sequence[int], wanted: int, least: int) -> list[int]:
+    """Positions of sizes whose sum is nearest to ``wanted``: at least ``least``, the lower of two; early ones first."""
+    chosen, rest = [], 0
+    while len(sizes) - rest > _UNDECIDED:
+        if sizes[rest] <= wanted:
+            chosen.append(rest)
+            wanted -= sizes[rest]
+        rest += 1
+    least -= sum(sizes[i] for i in chosen)
+    # Bit s of reachable[i]: some of the sizes from i on sum to s. Sums above twice the wanted one are never nearest.
+    limit = (1 << (2 * max(wanted, least) + max(sizes, default=0) + 1)) - 1
+    reachable = [1]
+    for size in reversed(sizes[rest:]):
+        reachable.append(reachable[-1] | (reachable[-1] << size) & limit)
+    reachable.reverse()
+    sums = (s for s, bit in enumerate(bin(reachable[0])[:1:-1]) if bit == "1" and s >= least)
+    total = min(sums, key=lambda s: (abs(s - wanted), s), default=0)
+    for i, size in enumerate(sizes[rest:]):
+        if size <= total and reachable[i + 1] >> (total - size) & 1:
+            chosen.append(rest + i)
+            total -= size
+    return chosen

@@ -18,27 +18,35 @@ def restore_size(logits: Tensor, size: Size, resize: Resize) -> Tensor:
     seen = (logits.shape[-2], logits.shape[-1])
     scaled = resize.scaled(size, seen)
     logits = logits.float()
-    if scaled == seen:
-        return F.interpolate(logits.unsqueeze(0), size, mode="bilinear")[0]
+    # Where what is left of the scaled file begins, in the file and in what the model saw.
+    offsets = [resize.offset(*sides) for sides in zip(scaled, seen, strict=True)]
+    kept = [min(sides) for sides in zip(scaled, seen, strict=True)]
+    rows, columns = (slice(max(0, -o), max(0, -o) + k) for o, k in zip(offsets, kept, strict=True))
+    content = logits[:, rows, columns]
+    if tuple(kept) == scaled:
+        return content if scaled == size else F.interpolate(content.unsqueeze(0), size, mode="bilinear")[0]
     result = logits.new_full((logits.shape[0], *size), float("nan"))
     if scaled == size:
-        source, place = [], []
-        for have, want in zip(seen, size, strict=True):
-            common, offset = min(have, want), resize.offset(want, have)
-            source.append(slice(max(0, -offset), max(0, -offset) + common))
-            place.append(slice(max(0, offset), max(0, offset) + common))
-        result[:, place[0], place[1]] = logits[:, source[0], source[1]]
-        return result
-    rows, columns = (
-        _coordinates(*sides, resize.offset(*sides[1:]), logits.device) for sides in zip(size, scaled, seen, strict=True)
-    )
-    inside = [(axis.abs() < 1).nonzero().flatten() for axis in (rows, columns)]
-    y, x = torch.meshgrid(rows[inside[0]], columns[inside[1]], indexing="ij")
-    grid = torch.stack((x, y), -1).unsqueeze(0)
-    part = F.grid_sample(logits.unsqueeze(0), grid, padding_mode="border", align_corners=False)[0]
-    top, left = int(inside[0][0]), int(inside[1][0])
+        top, left = (max(0, o) for o in offsets)
+        part = content
+    else:
+        part, top, left = _uncrop(logits, size, scaled, offsets)
     result[:, top : top + part.shape[1], left : left + part.shape[2]] = part
     return result
+
+
+def _uncrop(logits: Tensor, size: Size, scaled: Size, offsets: list[int]) -> tuple[Tensor, int, int]:
+    """Interpolate those of the file's pixels that a crop shows; returns them and their place in the file."""
+    coordinates = [
+        _coordinates(file, new, seen, offset, logits.device)
+        for file, new, seen, offset in zip(size, scaled, logits.shape[-2:], offsets, strict=True)
+    ]
+    inside = [(axis.abs() < 1).nonzero().flatten() for axis in coordinates]
+    rows, columns = (axis[places] for axis, places in zip(coordinates, inside, strict=True))
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    grid = torch.stack((x, y), -1).unsqueeze(0)
+    part = F.grid_sample(logits.unsqueeze(0), grid, padding_mode="border", align_corners=False)[0]
+    return part, int(inside[0][0]), int(inside[1][0])
 
 
 def _coordinates(file: int, scaled: int, seen: int, offset: int, device: torch.device) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lightning_vision.data.decode import decode_image, decode_sized
 from lightning_vision.data.geometry import common_channels, infer_geometry
 from lightning_vision.data.index import PackedStrings, SampleIndex
 from lightning_vision.data.preprocessing import Preprocessing
@@ -87,6 +88,47 @@ def test_channels(tmp_path: Path) -> None:
     assert infer_geometry(index_of([*grey, colour]), sample).num_channels == 3
     assert infer_geometry(index_of(grey), Preprocessing(infer_image_num_channels=False)).num_channels == 3
     assert infer_geometry(index_of(grey), Preprocessing(num_channels=4)).num_channels == 4
+
+
+def test_each_side_has_its_own_cap_and_the_square_comes_after_it(index: SampleIndex) -> None:
+    assert infer_geometry(index, Preprocessing(infer_image_max_width=20)) == Geometry(41, 20, 3)
+    assert infer_geometry(index, Preprocessing(infer_image_max_width=1000)) == Geometry(41, 301, 3)
+    narrow = Preprocessing(infer_image_max_width=20, requires_equal_dimensions=True)
+    assert infer_geometry(index, narrow) == Geometry(20, 20, 3)
+    # Given sides that are equal are taken as they are, and none is inferred then.
+    square = Preprocessing(requires_equal_dimensions=True, infer_image_dimensions=False)
+    assert infer_geometry(index, square, 500) == Geometry(500, 500, 3)
+
+
+def test_how_many_images_decide_the_channels(tmp_path: Path) -> None:
+    grey = [write_image(tmp_path / f"g{i}.png", mode="L") for i in range(4)]
+    index = index_of([*grey, write_image(tmp_path / "c.png"), *grey])
+    for sample, channels in ((1, 1), (2, 1), (3, 3), (9, 3), (100, 3)):  # three: the first, the middle, the last
+        assert infer_geometry(index, Preprocessing(infer_image_sample_size=sample)).num_channels == channels
+
+
+@pytest.mark.parametrize(
+    ("modes", "channels"),
+    [(["LA", "LA"], 2), (["LA", "L"], 1), (["RGBA", "RGBA"], 4), (["RGBA", "RGB"], 3), (["LA", "RGBA"], 4),
+     (["L", "RGBA"], 3), (["1", "I;16"], 1), (["P", "1"], 3)],
+)  # fmt: skip
+def test_alpha_is_kept_where_all_have_it(tmp_path: Path, modes: list[str], channels: int) -> None:
+    paths = [write_image(tmp_path / f"{i}.png", mode=mode) for i, mode in enumerate(modes)]
+    (tmp_path / "damaged.png").write_bytes(b"x")
+    for order in (paths, paths[::-1], [paths[0], tmp_path / "damaged.png", paths[1]]):
+        geometry = infer_geometry(index_of(order), Preprocessing())
+        assert geometry.num_channels == channels
+        for path in paths:
+            assert decode_image(path, geometry).shape == (channels, 20, 30)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_is_that_of_the_image_as_it_is_looked_at(tmp_path: Path, suffix: str, orientation: int) -> None:
+    path = write_image(tmp_path / f"a.{suffix}", 20, 30, orientation=orientation)
+    geometry = infer_geometry(index_of([path]), Preprocessing())
+    assert (geometry.height, geometry.width) == ((30, 20) if orientation >= 5 else (20, 30))
+    assert decode_sized(path, geometry)[1] == (geometry.height, geometry.width)
 
 
 @given(st.lists(st.integers(1, 4), min_size=1))

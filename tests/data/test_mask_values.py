@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lightning_vision.data.index import PackedStrings
-from lightning_vision.data.mask_values import mask_target, read_mask_file, scan_masks
+from lightning_vision.data.mask_files import read_mask_file
+from lightning_vision.data.mask_settings import MaskSettings
+from lightning_vision.data.mask_values import mask_target, scan_masks
 from lightning_vision.errors import ConfigError, DataError, VisionError
 from lightning_vision.testing.datasets import write_mask
 from lightning_vision.types import TargetSpec
@@ -17,17 +20,12 @@ from lightning_vision.types import TargetSpec
 COLOURS = [value for i in range(256) for value in (i, 255 - i, 7)]
 
 
-def decide(
-    paths: list[Path],
-    class_names: tuple[str, ...] | None = None,
-    num_classes: int | None = None,
-    ignore_index: int | None = None,
-    mask_values: str = "auto",
-) -> TargetSpec:
+def decide(paths: list[Path], **said: Any) -> TargetSpec:
+    settings = MaskSettings(**said)
     masks = PackedStrings.from_strings(map(str, paths))
-    scan = scan_masks(masks, np.arange(len(paths)))
+    scan = scan_masks(masks, np.arange(len(paths)), settings.mask_values == "color")
     assert not scan.errors, scan.errors
-    return mask_target(scan, masks, class_names, num_classes, ignore_index, mask_values)  # type: ignore[arg-type]
+    return mask_target(scan, masks, settings)
 
 
 def masks_with(folder: Path, values: list[int], palette: bool = False) -> list[Path]:
@@ -200,14 +198,12 @@ def test_whatever_is_decided_covers_every_value(values: set[int], ignore_index: 
     assert target.num_classes >= 2
 
 
-def test_scan_counts_by_group_and_collects_errors(tmp_path: Path) -> None:
-    paths = masks_with(tmp_path, [1, 2])
+def test_scan_notes_the_first_file_of_each_value_and_collects_errors(tmp_path: Path) -> None:
+    paths = masks_with(tmp_path, [1, 2, 1])
     (tmp_path / "bad.png").write_bytes(b"no")
     masks = PackedStrings.from_strings(map(str, [*paths, tmp_path / "bad.png"]))
-    scan = scan_masks(masks, np.arange(3), np.array([0, 2, 0], np.uint8))
-    assert scan.values == [0, 1, 2]
-    assert scan.counts[0, :3].tolist() == [3, 1, 0]
-    assert scan.counts[2, :3].tolist() == [3, 0, 1]
-    assert scan.size.tolist() == [[2, 2], [2, 2], [0, 0]]
-    assert [position for position, _ in scan.errors] == [2]
-    assert scan.first_with(2) == 1
+    scan = scan_masks(masks, np.array([3, 1, 2]))
+    assert scan.first == {0: 1, 1: 2, 2: 1}
+    assert list(scan.first) == [0, 1, 2]
+    assert [row for row, _ in scan.errors] == [3]
+    assert scan.read == 2

@@ -178,3 +178,14 @@ def test_real_masks(data_root: Path) -> None:
         other = Path(str(path).replace("/masks/", "/masks_255/"))
         zero_one = decode_mask(path, TargetSpec("mask", ("background", "nucleus")), (64, 64))
         assert torch.equal(zero_one, decode_mask(other, BINARY, (64, 64)))
+
+
+def test_a_damaged_mask_is_no_background(tmp_path: Path) -> None:
+    path = write_mask(tmp_path / "mask.png", np.random.default_rng(0).integers(0, 2, (40, 40), dtype=np.uint8))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"IDAT") + 4
+    length = int.from_bytes(data[at - 8 : at - 4], "big")
+    data[at + length] ^= 1  # in the checksum: Pillow alone would not look at it
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"mask\.png: damaged"):
+        decode_mask(path, TargetSpec("mask", ("a", "b")))

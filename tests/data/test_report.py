@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
+from lightning_vision import app
+from lightning_vision.data.index import Problem
 from lightning_vision.data.preprocessing import Preprocessing
-from lightning_vision.data.report import Report, check_data, check_index, render
+from lightning_vision.data.report import Report, check_data, check_index
+from lightning_vision.data.report_page import render
 from lightning_vision.data.sources.table import TableSource
+from lightning_vision.errors import DataError
 from lightning_vision.testing.datasets import broken_images, mask_table, write_image, write_mask, write_table
 from lightning_vision.types import TargetKind
 
@@ -29,6 +35,8 @@ def test_sound_masks(tmp_path: Path) -> None:
     report = check(mask_table(tmp_path), "mask")
     assert report.ok
     assert report.problems == []
+    assert report.duplicates == []
+    assert report.task == "segmentation"
     assert report.sizes == {"20 x 30": 10}
     assert report.channels == {3: 10}
     assert report.geometry is not None
@@ -106,13 +114,27 @@ def test_targets_that_cannot_be_decided_leave_the_rest(tmp_path: Path) -> None:
     assert report.sizes == {"20 x 30": 10}
 
 
-def test_long_lists_are_cut(tmp_path: Path) -> None:
-    table = mask_table(tmp_path, count=40)
-    for i in range(40):
-        (tmp_path / "images" / f"{i}.png").write_bytes(b"x")
-    text = render(check(table, "mask"), limit=5)
-    assert "ERRORS (41)" in text
-    assert "… and 36 more" in text
+def test_one_page_for_ten_thousand_problems() -> None:
+    problems = [Problem("error", f"/data/{i}.png: {'cut off after ' + str(i) + ' bytes'}") for i in range(10_000)]
+    problems += [Problem("warning", f"something about class {i}") for i in range(10_000)]
+    problems += [Problem("error", "no samples in train")]
+    classes = [{"name": f"class {i}", "train": i, "val": 1, "test": 0} for i in range(10_000)]
+    report = Report("/data", {"train": 3, "val": 0, "test": 0}, classes=classes, problems=problems)
+    text = render(report)
+    assert len(text.splitlines()) <= 60
+    assert "ERRORS (10001)\n- no samples in train\n- 10000 files: cut off after 0 bytes\n" in text
+    assert "… and 9997 more" in text
+    assert "WARNINGS (10000)" in text
+    assert "… and 9992 more" in text
+    assert "class 9999" in text
+    assert "class 0 " in text
+    assert "class 5000" not in text
+
+
+def test_the_page_names_sizes_by_their_range_where_they_are_many() -> None:
+    sizes = {"20 x 30": 5, "10 x 10": 1, "20 x 10": 1, "100 x 90": 1, "8 x 300": 1}
+    text = render(Report("/data", {"train": 9, "val": 0, "test": 0}, sizes=sizes))
+    assert "5 sizes (height x width), 10 x 10 to 100 x 90, most often 20 x 30 (5)" in text
 
 
 def test_a_mask_and_its_image_may_both_be_turned(tmp_path: Path) -> None:
@@ -121,6 +143,106 @@ def test_a_mask_and_its_image_may_both_be_turned(tmp_path: Path) -> None:
     assert check(table, "mask").ok
     write_image(tmp_path / "images" / "0.png", 20, 30, orientation=6)
     assert ["another shape" in m for m in messages(check(table, "mask"))] == [True]
+
+
+def label_table(folder: Path, labels: str, splits: str | None = None) -> Path:
+    """One image a letter, whose label the letter is."""
+    rows = [
+        {"image": write_image(folder / f"{i}.png", seed=i).name, "label": label, "split": split}
+        for i, (label, split) in enumerate(zip(labels, splits or len(labels) * ("train",), strict=True))
+    ]
+    return write_table(folder / "t.csv", rows)
+
+
+def test_rare_classes_and_classes_of_one_image_are_warned_of(tmp_path: Path) -> None:
+    report = check(label_table(tmp_path, "a" * 60 + "b" * 2 + "c"), "label", val_fraction=0.0)
+    assert messages(report, "warning")[-2:] == [
+        "classes with one image in train: c",
+        "rare classes in train: b (2, 3.17%). Accuracy hides them; see val/accuracy_macro",
+    ]
+    even = check(label_table(tmp_path / "even", "abcdefghij" * 2 + "k", ["train"] * 20 + ["val"]), "label")
+    assert not any("rare" in m or "one image" in m for m in messages(even, "warning"))
+
+
+@pytest.mark.parametrize("on_bad_image", ["error", "skip", "blank"])
+def test_images_that_are_cut_off(tmp_path: Path, on_bad_image: Literal["error", "skip", "blank"]) -> None:
+    table = label_table(tmp_path, "ab" * 5, ["train"] * 8 + ["val"] * 2)
+    whole = (tmp_path / "3.png").read_bytes()
+    (tmp_path / "3.png").write_bytes(whole[: len(whole) // 2])  # its header is sound
+    report = check(table, "label", Preprocessing(on_bad_image=on_bad_image))
+    severity = "error" if on_bad_image == "error" else "warning"
+    assert ["3.png" in m for m in messages(report, severity)] == [True]
+    assert report.ok == (on_bad_image != "error")
+    assert any("on_bad_image=skip" in m for m in messages(report, "note")) == (on_bad_image == "error")
+
+
+def test_quick_reads_headers_alone(tmp_path: Path) -> None:
+    table = label_table(tmp_path, "ab" * 5, ["train"] * 8 + ["val"] * 2)
+    whole = (tmp_path / "3.png").read_bytes()
+    (tmp_path / "3.png").write_bytes(whole[: len(whole) // 2])
+    shutil.copy(tmp_path / "0.png", tmp_path / "9.png")
+    (tmp_path / "5.png").write_bytes(b"")
+    index = TableSource(str(table)).read("label", 0, strict=False)
+    report = check_index(index, Preprocessing(), quick=True)
+    assert [m.rpartition("/")[2] for m in messages(report)] == ["5.png: the file is empty"]
+    assert report.duplicates is None
+    assert report.sizes == {"20 x 30": 9}
+    assert any("quick=true" in m for m in messages(report, "note"))
+    assert len(messages(check_index(index, Preprocessing()))) == 2
+
+
+def test_every_input_is_decoded(tmp_path: Path) -> None:
+    rows = []
+    for i in range(6):
+        left, right = (
+            write_image(tmp_path / f"l{i}.png", seed=i),
+            write_image(tmp_path / f"r{i}.png", 8, 9, seed=50 + i),
+        )
+        rows.append(
+            {"left": left.name, "right": right.name, "label": "ab"[i % 2], "split": "val" if i > 3 else "train"}
+        )
+    whole = (tmp_path / "r2.png").read_bytes()
+    (tmp_path / "r2.png").write_bytes(whole[: len(whole) // 2])
+    table = write_table(tmp_path / "t.csv", rows)
+    report = check(table, "label", inputs=["left", "right"])
+    assert ["r2.png" in m for m in messages(report)] == [True]
+    assert report.sizes == {"20 x 30": 5, "8 x 9": 5}
+    assert report.geometry is not None
+    assert report.geometry.num_inputs == 2
+    assert "2 images of 20 x 30" in render(report)
+
+
+def test_the_json_file_holds_the_whole_report(tmp_path: Path) -> None:
+    table = label_table(tmp_path, "ab" * 5, ["train"] * 8 + ["val"] * 2)
+    shutil.copy(tmp_path / "0.png", tmp_path / "9.png")
+    report = check(table, "label")
+    report.write(tmp_path / "deep" / "r.json")
+    found = json.loads((tmp_path / "deep" / "r.json").read_text())
+    assert found == report.to_dict()
+    assert found["ok"] is True
+    assert found["task"] == "classification"
+    assert found["duplicates"] == [
+        {
+            "exact": True,
+            "images": [str(tmp_path / "0.png"), str(tmp_path / "9.png")],
+            "splits": ["train", "val"],
+            "labels": ["a", "b"],
+        }
+    ]
+    assert [f.name for f in (tmp_path / "deep").iterdir()] == ["r.json"]
+    with pytest.raises(DataError, match="cannot write"):
+        report.write(tmp_path / "t.csv" / "r.json")
+
+
+def test_the_command_prints_only_json_for_a_dash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data=table", "decoder=classifier", f"data.path={label_table(tmp_path, 'ab' * 5)}", "quick=true"]
+    assert app.check([*words, "report=-"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["counts"]["train"] == 9
+    (tmp_path / "3.png").write_bytes(b"")
+    assert not app.check([*words, f"report={tmp_path / 'r.json'}"])
+    assert "cannot be trained on" in capsys.readouterr().out
+    assert json.loads((tmp_path / "r.json").read_text())["ok"] is False
 
 
 def test_from_a_config(tmp_path: Path) -> None:
@@ -146,7 +268,7 @@ def test_reading_data_does_not_import_torch() -> None:
     import subprocess
 
     code = (
-        "import sys; import lightning_vision.data.report, lightning_vision.data.sources.files, "
+        "import sys; import lightning_vision.data.report_page, lightning_vision.data.sources.files, "
         "lightning_vision.data.sources.memory, lightning_vision.data.sources.shapes, "
         "lightning_vision.data.sources.folder; "
         "print(sorted({'torch', 'torchvision', 'lightning', 'timm', 'transformers', 'pandas', 'matplotlib'} "

@@ -91,3 +91,51 @@ def test_fractions_that_leave_nothing(fractions: tuple[float, float]) -> None:
 def test_synonyms() -> None:
     assert [split_id(n) for n in ("Train", " training", "VALID", "dev", "validation", "testing")] == [0, 0, 1, 1, 1, 2]
     assert split_id("fold1") is None
+
+
+GROUPS = st.lists(st.integers(0, 8), min_size=1, max_size=40)
+
+
+@given(GROUPS, FRACTIONS, st.integers(0, 5), st.randoms(use_true_random=False))
+def test_groups_stay_whole_in_any_order(
+    groups: list[int], fractions: tuple[float, float], seed: int, random: object
+) -> None:
+    names, texts = names_of(len(groups)), [f"patient {g}" for g in groups]
+    label = np.array([g % 3 for g in groups], np.int32)
+    split = split_by_fraction(names, label, *fractions, seed, texts)
+    for text in set(texts):
+        assert len({int(s) for t, s in zip(texts, split, strict=True) if t == text}) == 1
+    assert set(label[split == 0]) == set(label), "no class is lost for training"
+    order = list(range(len(groups)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    again = split_by_fraction([names[i] for i in order], label[order], *fractions, seed, [texts[i] for i in order])
+    assert again.tolist() == split[order].tolist()
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=9), st.floats(0.01, 0.9), st.integers(0, 5))
+def test_groups_come_as_near_as_they_can(sizes: list[int], fraction: float, seed: int) -> None:
+    groups = [str(g) for g, size in enumerate(sizes) for _ in range(size)]
+    split = split_by_fraction(names_of(len(groups)), None, fraction, 0.0, seed, groups)
+    wanted = round(fraction * len(groups))
+    sums = {0}
+    for size in sizes:
+        sums |= {s + size for s in sums}
+    sums -= {sum(sizes)} | ({0} if len(sizes) >= 3 else set())  # train has a group, and so has val where it can be
+    assert abs(int((split == 1).sum()) - wanted) == min(abs(s - wanted) for s in sums)
+
+
+def test_many_groups() -> None:
+    sizes = np.random.default_rng(0).integers(1, 9, 2000)
+    groups = [str(g) for g, size in enumerate(sizes) for _ in range(size)]
+    split = split_by_fraction(names_of(len(groups)), None, 0.1, 0.2, 0, groups)
+    assert np.bincount(split)[1:].tolist() == [round(0.1 * len(groups)), round(0.2 * len(groups))]
+    other = split_by_fraction(names_of(len(groups)), None, 0.1, 0.2, 1, groups)
+    assert (split != other).any()
+
+
+def test_each_split_has_a_group_where_three_are_there() -> None:
+    groups = ["a"] * 100 + ["b"] * 2 + ["c"] * 3
+    for seed in range(5):
+        split = split_by_fraction(names_of(105), None, 0.1, 0.1, seed, groups)
+        assert sorted(np.bincount(split).tolist()) == [2, 3, 100]
+        assert split[0] == 0

@@ -31,7 +31,7 @@ class TestRestoreSize:
         assert back[0, 0].tolist() == [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]
 
     def test_half_precision_is_widened(self) -> None:
-        for method in ("interpolate", "crop_or_pad", "resize_crop"):
+        for method in ("interpolate", "crop_or_pad", "resize_crop", "resize_pad"):
             assert (
                 restore_size(torch.zeros(2, 3, 3, dtype=torch.bfloat16), (4, 4), Resize(method)).dtype == torch.float32
             )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -14,13 +15,18 @@ import numpy.typing as npt
 
 from lightning_vision.data.class_names import check_coverage, encode_labels, read_class_names
 from lightning_vision.data.index import PackedStrings, Problem, SampleIndex
-from lightning_vision.data.mask_values import mask_target, scan_masks
+from lightning_vision.data.mask_colors import hex_color
+from lightning_vision.data.mask_settings import mask_settings
+from lightning_vision.data.mask_values import mask_target, require_classes, scan_masks
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.splits import split_by_fraction
 from lightning_vision.errors import ConfigError, DataError, VisionError, listed
-from lightning_vision.types import TargetKind, TargetSpec
+from lightning_vision.types import SPLITS, MaskValues, TargetKind, TargetSpec
 
 Repeats = list[list[int]]
+# Words that other programs write for a missing value. Here a missing value is an empty cell.
+MISSING_WORDS = frozenset(("nan", "<na>", "na", "n/a", "#n/a", "null", "none", "nat"))
+_WHOLE = re.compile(r"[+-]?[0-9]{1,15}(\.0*)?")  # a whole number, also as a float
 DEFAULTS = Preprocessing()
 
 
@@ -83,6 +89,11 @@ class RawSamples:
         origin: The file or folder.
         folder: Where a relative ``class_names`` file is looked for.
         further: Absolute paths of the second image of every sample, and so on, where there are several.
+        group: What each row belongs to, which a random split keeps together, or None.
+        place: Says where a row number is, for messages.
+        by_name: Rows are the same if their names are, not if their first images are.
+        copies: Finds the rows that take the place of rows without an image: called with the split of all rows, it
+            returns int64 ``(M,)``, the rows of the index in its final order.
     """
 
     image: PackedStrings
@@ -94,10 +105,14 @@ class RawSamples:
     origin: str
     folder: str
     further: tuple[PackedStrings, ...] = ()
+    group: PackedStrings | None = None
+    place: Callable[[int], str] = "row {}".format
+    by_name: bool = False
+    copies: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.int64]] | None = None
 
     def where(self, i: int) -> str:
         """Say where row i comes from."""
-        return self.name[i] if self.row is None else f"row {self.row[i]}"
+        return self.name[i] if self.row is None else self.place(int(self.row[i]))
 
 
 @dataclass
@@ -107,9 +122,10 @@ class TargetSettings:
     class_names: str | Sequence[str] | None
     num_classes: int | None
     ignore_index: int | None
-    mask_values: Literal["auto", "index", "binary"]
+    mask_values: Literal["auto"] | MaskValues
     val_fraction: float
     test_fraction: float
+    colors: Sequence[str] | None = None
 
 
 def build_index(
@@ -120,6 +136,8 @@ def build_index(
     preprocessing: Preprocessing = DEFAULTS,
 ) -> SampleIndex:
     """Check the files, number the labels, split, and find out what masks mean."""
+    if raw.kind == "label":
+        _no_mask_settings(preprocessing, problems)
     if not len(raw.image):
         problems.error(DataError(f"{raw.origin}: no samples"))
     for column in (raw.image, *raw.further):
@@ -130,8 +148,7 @@ def build_index(
         label, classes = encode_labels(raw.target, raw.where, names, settings.num_classes, problems.error)
         target = TargetSpec("label", classes)
     split = _split(raw, label, settings, seed, problems)
-    # Rows of several images are the same only if all of them are.
-    repeats = list(_repeats(raw.name if raw.further else raw.image))
+    repeats = list(_repeats(raw.name if raw.by_name else raw.image))
     mask = None
     if raw.kind == "mask" and raw.target is not None:
         mask = raw.target
@@ -141,19 +158,27 @@ def build_index(
         by_user = settings.class_names is not None or settings.num_classes is not None
         check_coverage(label, split, target.class_names, by_user, problems.error, problems.warn)
         _two_labels(raw, repeats, label, target, problems)
+        _odd_labels(raw, settings, problems)
     _across_splits(raw, repeats, split, problems)
+    _groups_across_splits(raw, split, problems)
+    _repeated_rows(raw, repeats, label, split, problems)
     is_split, found = raw.split is not None, tuple(problems.found)
     index = SampleIndex(raw.image, split, label, mask, target, raw.origin, is_split, found, raw.further)
-    if label is not None and (label < 0).any():
-        index = index.take(np.flatnonzero(label >= 0))
+    if raw.copies is not None:
+        index = index.take(raw.copies(split))
+        index.problems = tuple(problems.found)
+    if index.label is not None and (index.label < 0).any():
+        index = index.take(np.flatnonzero(index.label >= 0))
     return index
 
 
 def _split(
     raw: RawSamples, label: npt.NDArray[np.int32] | None, settings: TargetSettings, seed: int, problems: Problems
 ) -> npt.NDArray[np.uint8]:
+    groups = None if raw.group is None else list(raw.group)
     if raw.split is None:
-        split = split_by_fraction(list(raw.name), label, settings.val_fraction, settings.test_fraction, seed)
+        fractions = settings.val_fraction, settings.test_fraction
+        split = split_by_fraction(list(raw.name), label, *fractions, seed, groups)
         if settings.val_fraction or settings.test_fraction:
             train, val, test = np.bincount(split, minlength=3).tolist()
             problems.note(f"the data are not split, so the seed {seed} drew {train} train, {val} val, {test} test")
@@ -163,14 +188,35 @@ def _split(
         # Every fit needs a val split; a held-out test split is the user's own decision.
         train = np.flatnonzero(raw.split == 0)
         names = [raw.name[int(i)] for i in train]
-        drawn = split_by_fraction(names, None if label is None else label[train], settings.val_fraction, 0.0, seed)
-        if not drawn.any():
+        labels = None if label is None else label[train]
+        groups = None if groups is None else [groups[int(i)] for i in train]
+        drawn = split_by_fraction(names, labels, settings.val_fraction, 0.0, seed, groups)
+        if not drawn.any() and groups is None:
             drawn[-1] = 1
         split = raw.split.copy()
         split[train] = drawn
         problems.note(f"no val split: {int((drawn == 1).sum())} of {len(train)} training samples became val")
         return split
     return raw.split
+
+
+def _no_mask_settings(preprocessing: Preprocessing, problems: Problems) -> None:
+    """Refuse settings of masks where the targets are labels."""
+    count = preprocessing.num_classes
+    for name, value, instead in (
+        ("infer_image_num_classes", preprocessing.infer_image_num_classes or None, "decoder=unet, for data with masks"),
+        ("num_classes", count, f"data.num_classes={count} preprocessing.num_classes=null"),
+    ):
+        if value is not None:
+            given = f"preprocessing.{name}={str(value).lower()}"
+            unset = "false" if value is True else "null"
+            problems.error(
+                ConfigError(
+                    f"preprocessing.{name} is about masks, and the decoder predicts a label for each image",
+                    given=given,
+                    override=[f"preprocessing.{name}={unset}", instead],
+                )
+            )
 
 
 def _mask_target(
@@ -181,17 +227,39 @@ def _mask_target(
     problems: Problems,
     preprocessing: Preprocessing,
 ) -> TargetSpec | None:
-    rows = np.flatnonzero(split == 0).astype(np.int64)
-    scan = scan_masks(mask, rows if len(rows) else np.arange(len(mask), dtype=np.int64))
-    for _, message in scan.errors:
-        problems.error(DataError(message))
-    if len(scan.errors) == len(scan.rows):
-        return None
+    training = split == 0 if (split == 0).any() else np.ones(len(split), np.bool_)
+    threads = preprocessing.num_processes
     try:
-        return mask_target(scan, mask, names, settings.num_classes, settings.ignore_index, settings.mask_values)
+        said = mask_settings(names, settings, preprocessing)
+        refuse = preprocessing.on_bad_image == "error"
+        by_color = said.mask_values == "color"
+        scan = scan_masks(mask, np.flatnonzero(training), by_color, threads, refuse and problems.strict)
+        for _, message in scan.errors:
+            if refuse:
+                problems.error(DataError(message))
+            else:
+                problems.warn(message)
+        if not scan.read:
+            if scan.errors and not refuse:
+                problems.error(DataError("no mask can be read", given=scan.errors[0][1]))
+            return None
+        target = mask_target(scan, mask, said)
+        if problems.strict and refuse:
+            # Found now, and not after the training; what is not strict reads all masks by itself.
+            require_classes(mask, np.flatnonzero(~training), target, threads)
     except VisionError as error:
         problems.error(error)
         return None
+    if by_color and said.colors is None:
+        named = zip(map(hex_color, target.palette or ()), target.class_names, strict=False)
+        shown = listed(color if color == name else f"{color} {name}" for color, name in named)
+        problems.note(f"{target.num_classes} colours of the training masks are the classes, in this order: {shown}")
+    elif target.mask_values == "index" and scan.other_palette is not None:
+        problems.warn(
+            f"{mask[scan.other_palette]}: its palette is another than in the masks before; the index of a pixel is its "
+            "class, whatever its colour (preprocessing.infer_image_num_classes=true goes by the colours)"
+        )
+    return target
 
 
 def missing_files(paths: PackedStrings) -> list[int]:
@@ -204,8 +272,8 @@ def missing_files(paths: PackedStrings) -> list[int]:
             try:
                 with os.scandir(folder or ".") as entries:
                     listing[folder] = frozenset(entry.name for entry in entries)
-            except OSError:
-                # No such folder, or one that may be entered but not listed: the question below decides.
+            except (OSError, ValueError):
+                # No such folder, one that may be entered but not listed, or no name at all (a NUL byte): see below.
                 listing[folder] = frozenset()
         # A file system may know a name in another spelling (case, unicode form).
         if name not in listing[folder] and not os.path.exists(path):
@@ -216,9 +284,11 @@ def missing_files(paths: PackedStrings) -> list[int]:
 def _check_files(raw: RawSamples, column: str, paths: PackedStrings, problems: Problems) -> None:
     missing = missing_files(paths)
     if missing:
-        shown = "; ".join(f"{raw.where(i)}: {paths[i]}" for i in missing[:5])
+        shown = "; ".join(f"{raw.where(i)}: {_short(paths[i])}" for i in missing[:5])
         more = f" … and {len(missing) - 5} more" if len(missing) > 5 else ""
         override = [f"data.root=FOLDER  (relative {column} paths start there)"] if raw.row is not None else []
+        if any(os.path.basename(paths[i]).lower() in MISSING_WORDS for i in missing):
+            more += " (a missing image is an empty cell; a word is the name of a file)"
         problems.error(
             DataError(
                 f"{raw.origin}: {len(missing)} of {len(paths)} {column} files do not exist",
@@ -226,6 +296,10 @@ def _check_files(raw: RawSamples, column: str, paths: PackedStrings, problems: P
                 override=override,
             )
         )
+
+
+def _short(text: str, limit: int = 300) -> str:
+    return text if len(text) <= limit else f"{text[:limit]} … ({len(text)} characters)"
 
 
 def _repeats(paths: PackedStrings) -> Iterator[list[int]]:
@@ -256,6 +330,63 @@ def _two_labels(
             for rows in found[:5]
         )
         problems.warn(f"{len(found)} images have different labels in different rows: {shown}")
+
+
+def _repeated_rows(
+    raw: RawSamples,
+    repeats: Repeats,
+    label: npt.NDArray[np.int32] | None,
+    split: npt.NDArray[np.uint8],
+    problems: Problems,
+) -> None:
+    found = [r for r in repeats if len({(int(split[i]), 0 if label is None else int(label[i])) for i in r}) == 1]
+    if found:
+        shown = "; ".join(f"{raw.image[rows[0]]} ({listed(map(raw.where, rows), 5)})" for rows in found[:5])
+        count = sum(len(rows) - 1 for rows in found)
+        problems.note(f"{count} rows repeat the image of another row of their split, and count as often: {shown}")
+
+
+def _odd_labels(raw: RawSamples, settings: TargetSettings, problems: Problems) -> None:
+    """Look for one number written in two ways, and for words that mean a missing value elsewhere."""
+    if settings.class_names is not None:
+        return
+    first: dict[str, int] = {}
+    for i, value in enumerate(raw.target or ()):
+        first.setdefault(value, i)
+    same: dict[int, list[str]] = {}
+    for value in first:
+        if _WHOLE.fullmatch(value):
+            same.setdefault(int(float(value)), []).append(value)
+    twice = [values for values in same.values() if len(values) > 1]
+    shown = "; ".join(" and ".join(f"{v} ({raw.where(first[v])})" for v in values[:5]) for values in twice[:5])
+    if twice and not all(value.lstrip("+-").isdecimal() for value in first):
+        problems.error(
+            DataError(
+                f"{raw.origin}: labels that are one number written in different ways would be different classes",
+                given=shown,
+                expected="one way to write a class, or all classes in data.class_names",
+            )
+        )
+    elif twice:
+        problems.note(f"labels that are one number written in different ways are one class: {shown}")
+    words = [f"{value} ({raw.where(i)})" for value, i in first.items() if value.lower() in MISSING_WORDS - {"none"}]
+    if words:
+        problems.warn(f"labels that often stand for a missing value are classes here: {listed(words)}")
+
+
+def _groups_across_splits(raw: RawSamples, split: npt.NDArray[np.uint8], problems: Problems) -> None:
+    if raw.group is None:
+        return
+    parts: dict[str, int] = {}
+    for group, part in zip(raw.group, split.tolist(), strict=True):
+        parts[group] = parts.get(group, 0) | 1 << part
+    found = [
+        f"{group} ({', '.join(name for s, name in enumerate(SPLITS) if bits >> s & 1)})"
+        for group, bits in parts.items()
+        if bits & (bits - 1)
+    ]
+    if found:
+        problems.warn(f"{len(found)} of {len(parts)} groups are in more than one split: {listed(found, 10)}")
 
 
 def _across_splits(raw: RawSamples, repeats: Repeats, split: npt.NDArray[np.uint8], problems: Problems) -> None:

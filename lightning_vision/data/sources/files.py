@@ -12,8 +12,8 @@ from lightning_vision.data.headers import is_image_name
 from lightning_vision.data.index import PackedStrings, SampleIndex
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.sources.base import DEFAULTS, Problems, RawSamples, Source, TargetSettings, build_index
-from lightning_vision.data.sources.delimited import TABLE_SUFFIXES
 from lightning_vision.data.sources.table import TableSource
+from lightning_vision.data.sources.tabular import TABLE_SUFFIXES
 from lightning_vision.errors import ConfigError, DataError, listed, nearest
 from lightning_vision.types import TargetKind
 
@@ -46,7 +46,7 @@ class FilesSource(Source):
             raise ConfigError(
                 f"the model takes {len(self.inputs)} images a sample, so they come as the columns of a table",
                 given=f"source={self.path}",
-                expected=f"a CSV or TSV file with the columns {listed(self.inputs)}",
+                expected=f"a CSV, TSV or Parquet file with the columns {listed(self.inputs)}",
                 override="source=TABLE.csv",
             )
         if not isinstance(self.path, str):

@@ -47,7 +47,10 @@ class FolderSource(Source):
         class_names: Names in the order of their ids: a list, or a file with one a line. null = found in the data.
         num_classes: Number of classes, compared with the data. null = found in the data.
         ignore_index: Mask value left out of loss and metrics.
-        mask_values: ``index``: the value is the class id; ``binary``: 0 and 255; ``auto``: found in the files.
+        mask_values: ``index``: the value is the class id; ``binary``: 0 and 255; ``threshold``: from 128 on is
+            foreground; ``color``: the colour names the class; ``auto``: found in the files.
+        colors: Colours of the classes, ``#rrggbb``, in the order of their ids. null = found in the training masks, with
+            ``preprocessing.infer_image_num_classes``.
     """
 
     def __init__(
@@ -59,11 +62,14 @@ class FolderSource(Source):
         class_names: str | list[str] | None = None,
         num_classes: Annotated[int | None, Between(2, 65536)] = None,
         ignore_index: Annotated[int | None, Between(0, 255)] = None,
-        mask_values: Literal["auto", "index", "binary"] = "auto",
+        mask_values: Literal["auto", "index", "binary", "threshold", "color"] = "auto",
+        colors: list[str] | None = None,
     ) -> None:
         self.path = path
         self.masks = masks
-        self.settings = TargetSettings(class_names, num_classes, ignore_index, mask_values, val_fraction, test_fraction)
+        self.settings = TargetSettings(
+            class_names, num_classes, ignore_index, mask_values, val_fraction, test_fraction, colors
+        )
 
     def read(
         self, wanted: TargetKind | None, seed: int, strict: bool = True, preprocessing: Preprocessing = DEFAULTS
@@ -124,6 +130,7 @@ class FolderSource(Source):
             self.settings,
             seed,
             problems,
+            preprocessing,
         )
 
     def _pair(self, tree: _Tree, folder: str) -> tuple[str, str] | None:

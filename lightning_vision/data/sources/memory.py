@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps
 
-from lightning_vision.data.headers import array_layout, is_image_name
+from lightning_vision.data.headers import array_layout
 from lightning_vision.data.sources.base import cache_folder
-from lightning_vision.errors import ConfigError, DataError
+from lightning_vision.errors import DataError
 
 
 def spool(images: Iterable[Any], folder: str | os.PathLike[str] | None = None) -> list[str]:
@@ -28,8 +27,8 @@ def spool(images: Iterable[Any], folder: str | os.PathLike[str] | None = None) -
     Args:
         images: Any mix of paths; encoded bytes (kept as they are); Pillow images (one that was opened from a file and
             not touched since stands for that file; EXIF orientation is applied to the others); mappings with
-            ``path`` or ``bytes``; uint8, uint16 or bool arrays or tensors ``(H, W)``, ``(H, W, C)`` or
-            ``(C, H, W)``, C from 1 to 4 (see ``array_layout`` where both fit).
+            ``path`` or ``bytes``; arrays or tensors ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, C from 1 to 4 (see
+            ``array_layout`` where both fit): uint8, uint16, bool, or floats from 0 (black) to 1 (white).
         folder: Where files are written. None = ``images`` in the user's cache folder.
 
     Raises:
@@ -39,31 +38,46 @@ def spool(images: Iterable[Any], folder: str | os.PathLike[str] | None = None) -
     paths = []
     for position, image in enumerate(images):
         try:
-            paths.append(_spool_one(image, target))
+            paths.append(spool_one(image, target))
         except DataError as error:
             raise DataError(f"image {position}: {error.summary}", given=error.given, expected=error.expected) from error
     return paths
 
 
-def _spool_one(image: Any, folder: str) -> str:
+def spool_one(image: Any, folder: str, keep_unknown: bool = False) -> str:
+    """Return the path of one image, which is written into ``folder`` unless it is a file; see ``spool``.
+
+    Args:
+        image: Anything that ``spool`` takes.
+        folder: An existing folder.
+        keep_unknown: Write bytes that are no image too: then they are reported, or left out, like any unreadable file.
+
+    Raises:
+        DataError: It is no image.
+    """
     if isinstance(image, str | os.PathLike):
         path = os.path.abspath(os.path.expanduser(os.fspath(image)))
         if not os.path.isfile(path):
             raise DataError("no such file", given=path)
         return path
     if isinstance(image, Mapping):
-        known = image.get("path")
-        if known and os.path.isfile(known):
+        known, content = image.get("path"), image.get("bytes")
+        if known and os.path.isfile(known) and (content is None or _is_file(str(known), content)):
             return os.path.abspath(str(known))
-        if image.get("bytes") is None:
+        if content is None:
             raise DataError("a mapping without an existing path and without bytes", given=sorted(map(str, image)))
-        image = image["bytes"]
+        image = content
     if isinstance(image, bytes | bytearray | memoryview):
-        return _spool_bytes(bytes(image), folder)
+        return _spool_bytes(bytes(image), folder, keep_unknown)
     if isinstance(image, Image.Image):
         source = _untouched_file(image)
         return source if source is not None else _spool_picture(ImageOps.exif_transpose(image), folder)
     return _spool_picture(_from_array(image), folder)
+
+
+def _is_file(path: str, content: bytes) -> bool:
+    """Tell whether a path that came with bytes is theirs: often it is the name that they had on another machine."""
+    return os.path.isabs(path) and os.path.getsize(path) == len(content)
 
 
 def _untouched_file(image: Image.Image) -> str | None:
@@ -77,14 +91,16 @@ def _untouched_file(image: Image.Image) -> str | None:
     return os.path.abspath(name) if name and os.path.isfile(name) else None
 
 
-def _spool_bytes(data: bytes, folder: str) -> str:
+def _spool_bytes(data: bytes, folder: str, keep_unknown: bool) -> str:
     try:
         with Image.open(io.BytesIO(data)) as image:
             suffix = {"JPEG": "jpg"}.get(image.format or "", (image.format or "img").lower())
     except Exception as error:  # Pillow's plugins raise nearly every type on broken headers
-        raise DataError("bytes that are no image", given=f"{len(data)} bytes starting with {data[:8]!r}") from error
+        if not keep_unknown:
+            raise DataError("bytes that are no image", given=f"{len(data)} bytes starting with {data[:8]!r}") from error
+        suffix = "img"
     digest = hashlib.blake2b(data, digest_size=20).hexdigest()
-    return _write(os.path.join(folder, f"{digest}.{suffix}"), data)
+    return write_once(os.path.join(folder, f"{digest}.{suffix}"), data)
 
 
 def _spool_picture(image: Image.Image, folder: str) -> str:
@@ -97,14 +113,18 @@ def _spool_picture(image: Image.Image, folder: str) -> str:
     transparency = image.info.get("transparency")
     about = f"{image.mode} {image.size} {palette} {transparency!r}".encode()
     digest = hashlib.blake2b(about + image.tobytes(), digest_size=20).hexdigest()
-    path = os.path.join(folder, f"{digest}.png")
+    plain = image.copy()
+    plain.info = {} if transparency is None else {"transparency": transparency}  # no EXIF: it is applied already
+    return write_picture(plain, os.path.join(folder, f"{digest}.png"))
+
+
+def write_picture(image: Image.Image, path: str) -> str:
+    """Write a PNG unless it is there; see ``write_once``."""
     if os.path.isfile(path):
         return path
     buffer = io.BytesIO()
-    plain = image.copy()
-    plain.info = {} if transparency is None else {"transparency": transparency}  # no EXIF: it is applied already
-    plain.save(buffer, "PNG", compress_level=1)
-    return _write(path, buffer.getvalue())
+    image.save(buffer, "PNG", compress_level=1)
+    return write_once(path, buffer.getvalue())
 
 
 def _from_array(image: Any) -> Image.Image:
@@ -124,6 +144,8 @@ def _from_array(image: Any) -> Image.Image:
         array = array.astype(np.uint8)
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
+    if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:
+        array = np.rint(array.astype(np.float32) * 255).astype(np.uint8)
     height, width, channels, first = layout
     if first:
         array = array.transpose(1, 2, 0)
@@ -134,69 +156,47 @@ def _from_array(image: Any) -> Image.Image:
     if array.dtype != np.uint8:
         raise DataError(
             "an array whose type is no pixel type",
-            given=array.dtype,
-            expected="uint8 from 0 to 255 (scale floats first)",
+            given=f"{array.dtype} from {array.min()} to {array.max()}",
+            expected="uint8 from 0 to 255, or floats from 0 to 1",
         )
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _write(path: str, data: bytes) -> str:
-    if os.path.isfile(path):
+def write_once(path: str, data: bytes, again: bool = False) -> str:
+    """Write a file unless it is there, in one step: nobody ever sees half of it. Returns its path.
+
+    Args:
+        path: The file, in an existing folder.
+        data: Its content.
+        again: Write it even if it is there.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    if os.path.isfile(path) and not again:
         return path
-    handle, draft = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".spool-")
+    try:
+        handle, draft = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".spool-")
+    except OSError as error:
+        raise _unwritable(path, error) from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
         os.replace(draft, path)
-    except OSError as error:
+    except BaseException as error:
         os.unlink(draft)
-        raise DataError(f"{path} cannot be written: {error.strerror}", expected="another folder") from error
+        if isinstance(error, OSError):
+            raise _unwritable(path, error) from error
+        raise
     return path
 
 
-def table_of(
-    images: Sequence[Any],
-    targets: Sequence[Any],
-    split: Sequence[str] | None = None,
-    folder: str | os.PathLike[str] | None = None,
-) -> str:
-    """Return the path of a table of images and targets from Python, written once under a digest of its content.
-
-    Args:
-        images: As ``spool`` takes them.
-        targets: Labels (text or integers), or masks: arrays ``(H, W)`` of class ids, Pillow images or paths.
-        split: train, val or test for each image, or None.
-        folder: Where the table and the images are written. None = in the user's cache folder.
-
-    Raises:
-        ConfigError: Columns of different length, or labels and masks mixed.
-        DataError: An image or a mask is none.
-    """
-    for name, column in (("targets", targets), ("split", split)):
-        if column is not None and len(column) != len(images):
-            raise ConfigError(f"{name} and images differ in length", given=f"{len(column)} and {len(images)}")
-    labels = [_is_label(target) for target in targets]
-    if any(labels) and not all(labels):
-        raise ConfigError("targets mix labels and masks", given=f"{sum(labels)} labels among {len(labels)} targets")
-    columns = {
-        "image": spool(images, folder),
-        "label" if all(labels) else "mask": [str(t) for t in targets] if all(labels) else spool(targets, folder),
-    }
-    if split is not None:
-        columns["split"] = [str(name) for name in split]
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    data = text.getvalue().encode("utf-8", "surrogateescape")
-    digest = hashlib.blake2b(data, digest_size=20).hexdigest()
-    return _write(os.path.join(_target_folder(folder), f"{digest}.csv"), data)
-
-
-def _is_label(target: Any) -> bool:
-    if isinstance(target, str):
-        return not is_image_name(os.path.basename(target))
-    return isinstance(target, int | np.integer) or getattr(target, "ndim", None) == 0
+def _unwritable(path: str, error: OSError) -> DataError:
+    return DataError(
+        f"{path} cannot be written: {error.strerror}",
+        expected="a folder that can be written, with room for the images",
+        override="preprocessing.lazy_cache_dir=FOLDER",
+    )
 
 
 def _target_folder(folder: str | os.PathLike[str] | None) -> str:

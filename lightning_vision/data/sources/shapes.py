@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from lightning_vision.data.index import SampleIndex
+from lightning_vision.data.mask_colors import hex_color
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.sources.base import DEFAULTS, Source, cache_folder
 from lightning_vision.data.sources.table import TableSource
@@ -59,7 +60,11 @@ class ShapesSource(Source):
         """Draw the images unless they are there, and read their index; ``seed`` plays no part."""
         table = os.path.join(self.folder(), "index.csv")
         names = ["background", *SHAPES] if wanted == "mask" else list(SHAPES)
-        return TableSource(table, image="image", target=wanted, split="split", class_names=names).read(
+        # By colour or by index, the classes are the same.
+        colors = (
+            [hex_color(c) for c in _PALETTE] if wanted == "mask" and preprocessing.infer_image_num_classes else None
+        )
+        return TableSource(table, image="image", target=wanted, split="split", class_names=names, colors=colors).read(
             wanted, seed, strict, preprocessing
         )
 

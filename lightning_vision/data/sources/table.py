@@ -1,13 +1,12 @@
-"""A table that names images and their targets: CSV or TSV."""
+"""A table that names images and their targets: CSV, TSV or Parquet."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Literal
-
-import numpy as np
-import numpy.typing as npt
 
 from lightning_vision.data.headers import is_image_name
 from lightning_vision.data.index import PackedStrings, SampleIndex
@@ -22,7 +21,9 @@ from lightning_vision.data.sources.base import (
     wrong_kind,
 )
 from lightning_vision.data.sources.delimited import Delimited
-from lightning_vision.data.splits import split_id, unknown_split
+from lightning_vision.data.sources.fill import COPIED, check_fill_value, with_constants, without_images
+from lightning_vision.data.sources.rows import DROPPED, Rows
+from lightning_vision.data.sources.tabular import PARQUET_SUFFIXES, Table
 from lightning_vision.errors import ConfigError, DataError, listed, nearest
 from lightning_vision.overrides import override
 from lightning_vision.types import Between, TargetKind
@@ -35,13 +36,16 @@ TARGET_COLUMNS: dict[TargetKind, tuple[str, ...]] = {
     "label": ("label", "labels", "class", "target", "category", "y", "class_name", "label_name"),
     "mask": ("mask", "masks", "mask_path", "segmentation", "label_mask", "segmentation_mask", "annotation", "target"),
 }
+_SPOOLED = re.compile(r"/.*/([0-9a-f]{40}\.[a-z0-9]+)", re.DOTALL)  # see sources/memory.py
 SPLIT_COLUMNS = ("split", "subset", "partition")
 
 
 class TableSource(Source):
-    """Images and targets from a CSV or TSV file with a header.
+    """Images and targets from a CSV, TSV or Parquet file with named columns.
 
-    A column of labels is told from one of masks by its cells: image file names are masks.
+    A column of labels is told from one of masks by its cells: image file names are masks. A cell without text is a
+    missing value; words such as ``nan`` are text. In a Parquet file images are paths, bytes, or structs of both, as
+    Hugging Face's library writes them; bytes become files, once, below ``preprocessing.lazy_cache_dir``.
 
     Args:
         path: The table.
@@ -50,13 +54,18 @@ class TableSource(Source):
             A mask belongs to the first.
         target: Column of labels or of mask paths. null = found among the usual names.
         split: Column of train, val and test (or their synonyms). null = found, or else drawn by the fractions.
+        group: Column of what must stay together in a random split (a patient, a video). With a split column: groups
+            that are in several splits are named.
         root: Folder where relative paths start. null = the folder of the table.
         val_fraction: Share of val where there is no split column; where a split column has no val, drawn from train.
         test_fraction: Share of test where there is no split column.
         class_names: Names in the order of their ids: a list, or a file with one a line. null = found in the data.
         num_classes: Number of classes, compared with the data. null = found in the data.
         ignore_index: Mask value left out of loss and metrics.
-        mask_values: ``index``: the value is the class id; ``binary``: 0 and 255; ``auto``: found in the files.
+        mask_values: ``index``: the value is the class id; ``binary``: 0 and 255; ``threshold``: from 128 on is
+            foreground; ``color``: the colour names the class; ``auto``: found in the files.
+        colors: Colours of the classes, ``#rrggbb``, in the order of their ids. null = found in the training masks, with
+            ``preprocessing.infer_image_num_classes``.
     """
 
     def __init__(
@@ -66,36 +75,42 @@ class TableSource(Source):
         inputs: list[str] | None = None,
         target: str | None = None,
         split: str | None = None,
+        group: str | None = None,
         root: str | None = None,
         val_fraction: Annotated[float, Between(0, 1, high_open=True)] = 0.1,
         test_fraction: Annotated[float, Between(0, 1, high_open=True)] = 0.1,
         class_names: str | list[str] | None = None,
         num_classes: Annotated[int | None, Between(2, 65536)] = None,
         ignore_index: Annotated[int | None, Between(0, 255)] = None,
-        mask_values: Literal["auto", "index", "binary"] = "auto",
+        mask_values: Literal["auto", "index", "binary", "threshold", "color"] = "auto",
+        colors: list[str] | None = None,
     ) -> None:
         self.path = path
         self.image = image
         self.inputs = inputs
         self.target = target
         self.split = split
+        self.group = group
         self.root = root
-        self.settings = TargetSettings(class_names, num_classes, ignore_index, mask_values, val_fraction, test_fraction)
+        self.settings = TargetSettings(
+            class_names, num_classes, ignore_index, mask_values, val_fraction, test_fraction, colors
+        )
 
     def read(
         self, wanted: TargetKind | None, seed: int, strict: bool = True, preprocessing: Preprocessing = DEFAULTS
     ) -> SampleIndex:
         """Read the table; see ``Source.read``."""
-        if not self.path:
-            raise ConfigError("data=table needs the path of a table", override="data.path=FILE.csv")
-        table = Delimited(self.path)
+        check_fill_value(preprocessing)
+        table = self._open(preprocessing)
         problems = Problems(strict)
-        head = table.head(20)
-        image, *others = self._image_columns(table, head)
-        target = None if wanted is None else self._target_column(table, head, wanted, image)
+        for note in table.notes:
+            problems.note(note)
+        images = self._image_columns(table)
+        target = None if wanted is None else self._target_column(table, wanted, images[0])
         split = self._split_column(table)
-        chosen = [name for name in (image, *others, target, split) if name is not None]
-        columns, row, ragged = table.columns(list(dict.fromkeys(chosen)))
+        group = None if self.group is None else _existing(table, "group", self.group)
+        chosen = list(dict.fromkeys(name for name in (*images, target, split, group) if name is not None))
+        columns, number, ragged = table.columns(chosen)
         if ragged:
             problems.error(
                 DataError(
@@ -104,34 +119,57 @@ class TableSource(Source):
                     expected=f"{len(table.header)} cells: {listed(table.header)}; a delimiter in a cell needs quotes",
                 )
             )
-        by_name = dict(zip(dict.fromkeys(chosen), columns, strict=True))
-        keep = self._complete(table.path, by_name, row, problems)
-        if keep is not None:
-            by_name = {name: column.take(keep) for name, column in by_name.items()}
-            row = row[keep]
-        split_ids, keep = self._splits(table.path, by_name.get(split or ""), row, problems)
-        if keep is not None and split_ids is not None:
-            by_name = {name: column.take(keep) for name, column in by_name.items()}
-            row, split_ids = row[keep], split_ids[keep]
-        base = os.path.dirname(table.path)
-        root = os.path.abspath(os.path.join(base, os.path.expanduser(self.root))) if self.root else base
-        targets = None if target is None else by_name[target]
+        rows = Rows(table, dict(zip(chosen, columns, strict=True)), number, PackedStrings.from_strings(()))
+        strategy = preprocessing.missing_value_strategy
+        rows = rows.complete([name for name in (split, group) if name is not None], False, problems)
+        rows = rows.complete([] if target is None else [target], strategy == "drop_row", problems, [DROPPED])
+        if split is not None:
+            rows = rows.with_splits(split, problems)
+        root = os.path.abspath(os.path.join(table.folder, os.path.expanduser(self.root or "")))
+        masks = target if wanted == "mask" else None
+        paths = {name: _absolute(rows.cells[name], root) for name in (*images, masks) if name is not None}
+        rows = replace(rows, name=_joined([rows.cells[name] for name in images]), cells=rows.cells | paths)
+        absent, filled = None, False
+        if strategy in COPIED:
+            rows, absent = without_images(rows, images, strategy)
+        elif strategy == "fill_with_const":
+            rows, filled = with_constants(rows, images, masks, target, root, preprocessing, problems)
+        else:
+            rows = rows.complete(images, strategy == "drop_row", problems, [DROPPED])
+        settings = self.settings
+        named = None if target is None or wanted != "label" else table.class_names(target)
+        if named is not None and settings.class_names is None:
+            settings = replace(settings, class_names=named)
         raw = RawSamples(
-            image=_absolute(by_name[image], root),
-            name=_joined([by_name[name] for name in (image, *others)]),
-            target=_absolute(targets, root) if targets is not None and wanted == "mask" else targets,
+            image=rows.cells[images[0]],
+            name=rows.name,
+            target=None if target is None else rows.cells[target],
             kind=wanted,
-            split=split_ids,
-            row=row,
+            split=rows.split,
+            row=rows.number,
             origin=table.path,
-            folder=base,
-            further=tuple(_absolute(by_name[name], root) for name in others),
+            folder=table.folder,
+            further=tuple(rows.cells[name] for name in images[1:]),
+            group=None if group is None else rows.cells[group],
+            place=lambda row: table.places([row]),
+            by_name=len(images) > 1 or filled,
         )
-        return build_index(raw, self.settings, seed, problems, preprocessing)
+        if absent is not None:
+            raw.copies = lambda final: absent.order(rows, target, final, problems)
+        return build_index(raw, settings, seed, problems, preprocessing)
 
-    def _image_columns(self, table: Delimited, head: list[list[str]]) -> list[str]:
+    def _open(self, preprocessing: Preprocessing) -> Table:
+        if not self.path:
+            raise ConfigError("data=table needs the path of a table", override="data.path=FILE.csv")
+        if self.path.lower().endswith(PARQUET_SUFFIXES):
+            from lightning_vision.data.sources.parquet import ParquetTable
+
+            return ParquetTable(self.path, preprocessing.lazy_cache_dir)
+        return Delimited(self.path)
+
+    def _image_columns(self, table: Table) -> list[str]:
         if self.inputs is None:
-            return [self._image_column(table, head)]
+            return [self._image_column(table)]
         names = [_existing(table, "inputs", name) for name in self.inputs]
         if self.image is not None or not names or len(set(names)) < len(names):
             given = f"data.inputs={listed(names)}" + (f", data.image={self.image}" if self.image is not None else "")
@@ -143,7 +181,7 @@ class TableSource(Source):
             )
         return names
 
-    def _image_column(self, table: Delimited, head: list[list[str]]) -> str:
+    def _image_column(self, table: Table) -> str:
         if self.image is not None:
             return _existing(table, "image", self.image)
         found = _usual(table.header, IMAGE_COLUMNS)
@@ -154,7 +192,10 @@ class TableSource(Source):
                 expected="a header such as image,label",
             )
         if found is None:
-            images = [name for name in table.header if _holds_images(table, head, name)]
+            typed = [name for name in table.header if table.holds_pictures(name)]
+            if len(typed) == 1:
+                return typed[0]
+            images = typed or [name for name in table.header if table.kind(name) == "mask"]
             raise ConfigError(
                 f"{table.path}: no column with a usual name for images",
                 given=f"columns {listed(table.header)}",
@@ -163,18 +204,22 @@ class TableSource(Source):
             )
         return found
 
-    def _target_column(self, table: Delimited, head: list[list[str]], wanted: TargetKind, image: str) -> str:
+    def _target_column(self, table: Table, wanted: TargetKind, image: str) -> str:
         if self.target is not None:
             name = _existing(table, "target", self.target)
-            return self._of_kind(table, head, wanted, name)
+            return self._of_kind(table, wanted, name)
         for candidate in _all_usual(table.header, TARGET_COLUMNS[wanted]):
-            if candidate != image and (not head or _holds_images(table, head, candidate) == (wanted == "mask")):
+            if candidate != image and table.kind(candidate) in (wanted, None):
                 return candidate
         other: TargetKind = "mask" if wanted == "label" else "label"
         for candidate in _all_usual(table.header, TARGET_COLUMNS[other] + TARGET_COLUMNS[wanted]):
             if candidate != image:
-                return self._of_kind(table, head, wanted, candidate)
-        rest = [name for name in table.header if name not in (image, self.split) and name not in SPLIT_COLUMNS]
+                return self._of_kind(table, wanted, candidate)
+        typed = [n for n in table.header if (table.class_names(n) if wanted == "label" else table.holds_pictures(n))]
+        if len(typed := [name for name in typed if name != image]) == 1:
+            return typed[0]
+        known = (image, self.split, self.group, *SPLIT_COLUMNS)
+        rest = typed or [name for name in table.header if name not in known]
         raise ConfigError(
             f"{table.path}: no column with a usual name for {wanted}s",
             given=f"columns {listed(table.header)}",
@@ -182,61 +227,18 @@ class TableSource(Source):
             override=override("data.target", rest[0] if rest else "COLUMN"),
         )
 
-    def _of_kind(self, table: Delimited, head: list[list[str]], wanted: TargetKind, name: str) -> str:
-        found: TargetKind = "mask" if _holds_images(table, head, name) else "label"
-        if head and found != wanted:
+    def _of_kind(self, table: Table, wanted: TargetKind, name: str) -> str:
+        found = table.kind(name)
+        if found is not None and found != wanted:
             rest = [c for c in _all_usual(table.header, TARGET_COLUMNS[wanted]) if c != name]
-            fitting = [f"data.target={c}" for c in rest if _holds_images(table, head, c) == (wanted == "mask")]
+            fitting = [override("data.target", c) for c in rest if table.kind(c) == wanted]
             raise wrong_kind(wanted, found, table.path, f"column {name} of {listed(table.header)}", fitting)
         return name
 
-    def _split_column(self, table: Delimited) -> str | None:
+    def _split_column(self, table: Table) -> str | None:
         if self.split is not None:
             return _existing(table, "split", self.split)
         return _usual(table.header, SPLIT_COLUMNS)
-
-    @staticmethod
-    def _complete(
-        origin: str, columns: dict[str, PackedStrings], row: npt.NDArray[np.int64], problems: Problems
-    ) -> npt.NDArray[np.int64] | None:
-        """Rows without an empty cell, or None if that is all."""
-        empty = np.zeros(len(row), np.bool_)
-        for name, column in columns.items():
-            holes = np.diff(column.offsets) == 0
-            if holes.any():
-                numbers = row[np.flatnonzero(holes)]
-                problems.error(
-                    DataError(
-                        f"{origin}: {len(numbers)} cells of column {name} are empty",
-                        given=f"row {listed(numbers.tolist(), 10)}",
-                        expected="a value in every row",
-                    )
-                )
-            empty |= holes
-        return np.flatnonzero(~empty) if empty.any() else None
-
-    @staticmethod
-    def _splits(
-        origin: str, column: PackedStrings | None, row: npt.NDArray[np.int64], problems: Problems
-    ) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.int64] | None]:
-        """Split ids, and the rows whose split is known, or None if that is all."""
-        if column is None:
-            return None, None
-        known: dict[str, int | None] = {}
-        ids = np.zeros(len(column), np.uint8)
-        unknown: dict[str, int] = {}
-        for i, value in enumerate(column):
-            if value not in known:
-                known[value] = split_id(value)
-            part = known[value]
-            if part is None:
-                unknown.setdefault(value, i)
-                ids[i] = 255
-            else:
-                ids[i] = part
-        for value, i in unknown.items():
-            problems.error(unknown_split(value, f"{origin}: row {row[i]}"))
-        return ids, np.flatnonzero(ids != 255) if unknown else None
 
 
 def _usual(header: Sequence[str], names: Sequence[str]) -> str | None:
@@ -249,7 +251,7 @@ def _all_usual(header: Sequence[str], names: Sequence[str]) -> list[str]:
     return [lower[name] for name in names if name in lower]
 
 
-def _existing(table: Delimited, argument: str, name: str) -> str:
+def _existing(table: Table, argument: str, name: str) -> str:
     if str(name) in table.header:
         return str(name)
     near = nearest(str(name), table.header)
@@ -264,23 +266,27 @@ def _existing(table: Delimited, argument: str, name: str) -> str:
     )
 
 
-def _holds_images(table: Delimited, head: list[list[str]], name: str) -> bool:
-    """True if all filled cells of the first rows are names of image files."""
-    at = table.header.index(name)
-    cells = [record[at].strip() for record in head if len(record) > at and record[at].strip()]
-    return bool(cells) and all(is_image_name(os.path.basename(cell)) for cell in cells)
-
-
 def _joined(columns: Sequence[PackedStrings]) -> PackedStrings:
     """What tells a row apart: the paths of all of its images."""
-    return columns[0] if len(columns) == 1 else PackedStrings.from_strings(map(" + ".join, zip(*columns, strict=True)))
+    names = [_portable(column) for column in columns]
+    return names[0] if len(names) == 1 else PackedStrings.from_strings(map(" + ".join, zip(*names, strict=True)))
+
+
+def _portable(paths: PackedStrings) -> PackedStrings:
+    """Take the folder from images that were spooled: it differs from machine to machine, their names do not."""
+    first = paths.data[paths.offsets[:-1][~paths.empty]]
+    if not (first == ord("/")).any():
+        return paths
+    return PackedStrings.from_strings(m[1] if (m := _SPOOLED.fullmatch(path)) else path for path in paths)
 
 
 def _absolute(paths: PackedStrings, root: str) -> PackedStrings:
+    """Resolve paths; an empty cell stays empty."""
+
     def resolve(path: str) -> str:
         if path.startswith("~"):
             path = os.path.expanduser(path)
         full = os.path.join(root, path)
         return os.path.normpath(full) if "./" in path or "//" in path else full
 
-    return PackedStrings.from_strings(resolve(path) for path in paths)
+    return PackedStrings.from_strings(resolve(path) if path else "" for path in paths)

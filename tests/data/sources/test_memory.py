@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lightning_vision.data.headers import read_header
-from lightning_vision.data.sources.memory import spool, table_of
-from lightning_vision.data.sources.table import TableSource
-from lightning_vision.errors import ConfigError, DataError
+from lightning_vision.data.sources.memory import spool
+from lightning_vision.errors import DataError
 from lightning_vision.testing.datasets import write_image
 
 RNG = np.random.default_rng(0)
@@ -117,7 +116,7 @@ def test_written_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        np.zeros((4, 4), np.float32),
+        np.full((4, 4), 1.5, np.float32),
         np.zeros((5, 6, 7), np.uint8),
         np.full((4, 4), -1),
         np.zeros((4, 4, 3), np.uint16),
@@ -135,31 +134,30 @@ def test_what_is_no_image_is_named(tmp_path: Path, wrong: object) -> None:
         spool([RGB, wrong], tmp_path)
 
 
-def test_tables_of_labels(tmp_path: Path) -> None:
-    images = [np.full((4, 4), i, np.uint8) for i in range(6)]
-    path = table_of(images, ["a,1", "ü"] * 3, ["train"] * 4 + ["test"] * 2, tmp_path)
-    assert table_of(images, ["a,1", "ü"] * 3, ["train"] * 4 + ["test"] * 2, tmp_path) == path
-    index = TableSource(path, val_fraction=0).read("label", 0)
-    assert index.target is not None
-    assert index.target.class_names == ("a,1", "ü")
-    assert index.counts() == {"train": 4, "val": 0, "test": 2}
-    with Image.open(index.image_path(3)) as image:
-        assert np.asarray(image).max() == 3
-    assert table_of(images, [1, np.int64(0)] * 3, folder=tmp_path) != path
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_floats_from_black_to_white(tmp_path: Path, kind: type) -> None:
+    values = np.array([[0, 0.25], [0.5, 1]], kind)
+    with Image.open(spool([Tensor(values)], tmp_path)[0]) as image:
+        assert np.asarray(image).tolist() == [[0, 64], [128, 255]]
+    for wrong in (values * 2, values - 1, values * np.nan):
+        with pytest.raises(DataError, match="floats from 0 to 1"):
+            spool([wrong], tmp_path)
 
 
-def test_tables_of_masks(tmp_path: Path) -> None:
-    images = [np.full((4, 4, 3), i, np.uint8) for i in range(6)]
-    masks = [np.array([[0, 1], [2, i % 3]]) for i in range(6)]
-    index = TableSource(table_of(images, masks, folder=tmp_path)).read("mask", 0)
-    assert index.target is not None
-    assert index.target.num_classes == 3
-    with Image.open(index.mask_path(4)) as image:
-        assert np.asarray(image).tolist() == masks[4].tolist()
+def test_a_path_beside_bytes_is_used_if_it_is_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_image(tmp_path / "a.png", seed=1)
+    content, other = path.read_bytes(), write_image(tmp_path / "b.png", 9, 9, seed=2).read_bytes()
+    monkeypatch.chdir(tmp_path)
+    assert spool([{"path": str(path), "bytes": content}], tmp_path / "s") == [str(path)]
+    for named in (str(path), "a.png"):
+        assert Path(spool([{"path": named, "bytes": other}], tmp_path / "s")[0]).read_bytes() == other
 
 
-def test_columns_must_go_together(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="1 and 2"):
-        table_of([RGB, RGB], ["a"], folder=tmp_path)
-    with pytest.raises(ConfigError, match="mix"):
-        table_of([RGB, RGB], ["a", RGB], folder=tmp_path)
+def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        spool([RGB], tmp_path)
+    assert list(tmp_path.iterdir()) == []

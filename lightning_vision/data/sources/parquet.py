@@ -1,0 +1,64 @@
+"""Parquet files, through the extra ``parquet``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from lightning_vision.data.sources.arrow import ArrowTable
+from lightning_vision.data.sources.delimited import existing_file
+from lightning_vision.errors import ConfigError, DataError
+
+
+class ParquetTable(ArrowTable):
+    """One Parquet file. Class names that Hugging Face's library wrote into it are used.
+
+    Args:
+        path: The file.
+        base: Where images are spooled; None = the user's cache folder.
+
+    Raises:
+        ConfigError: No such file, or pyarrow is not installed.
+        DataError: It is no Parquet file.
+    """
+
+    def __init__(self, path: str, base: str | None = None) -> None:
+        try:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+        except ImportError as error:
+            raise ConfigError(
+                "Parquet files need the package pyarrow.",
+                given=path,
+                override=["pip install 'lightning_vision[parquet]'", "data.path=FILE.csv"],
+            ) from error
+        path = existing_file(path)
+        try:
+            self._file = pq.ParquetFile(path)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{path}: no Parquet file, or a damaged one", given=str(error)) from error
+        schema = self._file.schema_arrow
+        about = os.stat(path)
+        super().__init__(path, schema, f"{path} {about.st_size} {about.st_mtime_ns}", _class_names(schema), base)
+        if not self.header:
+            raise DataError(f"{path}: the table has no columns")
+        twice = sorted({name for name in self.header if self.header.count(name) > 1})
+        if twice:
+            raise DataError(f"{path}: the table names a column twice", given=", ".join(twice))
+
+    def batches(self, name: str, rows: int) -> Iterator[Any]:
+        """Yield one column in pieces; see ``ArrowTable.batches``."""
+        for batch in self._file.iter_batches(rows, columns=[name]):
+            yield batch.column(0)
+
+
+def _class_names(schema: Any) -> dict[str, list[str]]:
+    """The names of integer class ids, as Hugging Face's ``Dataset.to_parquet`` leaves them in the schema."""
+    try:
+        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = about.get("info", {}).get("features", {})
+        return {k: f["names"] for k, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
+    except (ValueError, AttributeError, KeyError):
+        return {}  # somebody else's metadata
