@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_vision.app import build, cache, fit, load, predict, test
+    from lightning_vision.app import build, cache, check, fit, load, predict, test
     from lightning_vision.config import compose, instantiate
     from lightning_vision.errors import CheckpointError, ConfigError, DataError
 
@@ -22,6 +22,7 @@ _HOME = {
     "predict": "app",
     "load": "app",
     "cache": "app",
+    "check": "app",
     "ConfigError": "errors",
     "DataError": "errors",
     "CheckpointError": "errors",
@@ -33,6 +34,7 @@ __all__ = [
     "DataError",
     "build",
     "cache",
+    "check",
     "compose",
     "fit",
     "instantiate",

@@ -72,7 +72,7 @@ def build(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> t
     Args:
         config: What ``compose`` returned, or override words as on the command line.
         choices: Options and scalars by name: ``encoder="resnet", image_size=64``; ``data`` also takes a pair of
-            images and targets (arrays, PIL images or paths).
+            images and targets (arrays, PIL images or paths), a data frame, or a Hugging Face dataset.
 
     Returns:
         The LightningModule and the LightningDataModule.
@@ -86,7 +86,7 @@ def fit(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> Res
     Args:
         config: What ``compose`` returned, or override words as on the command line.
         choices: Options and scalars by name: ``encoder="resnet", image_size=64``; ``data`` also takes a pair of
-            images and targets (arrays, PIL images or paths). ``checkpoint=`` resumes: all settings that are not given
+            images and targets (arrays, PIL images or paths), a data frame, or a Hugging Face dataset. ``checkpoint=`` resumes: all settings that are not given
             are those of the checkpoint.
 
     Raises:

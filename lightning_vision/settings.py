@@ -138,11 +138,12 @@ def _moved(node: Any, old: str, new: str) -> Any:
 
 
 def same_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two data nodes read the same table or folder, so that a random split of it is the same split."""
+    """Whether two data nodes read the same table, folder or dataset, so that a random split of it is the same split."""
 
-    def place(node: Mapping[str, Any]) -> tuple[Any, str | None]:
+    def place(node: Mapping[str, Any]) -> tuple[Any, ...]:
         path = node.get("path")
-        return node.get("_target_"), None if path is None else os.path.abspath(os.path.expanduser(path))
+        where = None if path is None else os.path.abspath(os.path.expanduser(path))
+        return node.get("_target_"), where, node.get("name"), node.get("revision")
 
     return place(one) == place(other)
 

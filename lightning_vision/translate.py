@@ -85,7 +85,7 @@ def _no_option(missing: str, options: Sequence[str] | None, text: str) -> Config
 
 def _own_data(path: str) -> str | None:
     """The words for data that were named by their path alone."""
-    table = path.lower().endswith((".csv", ".tsv"))
+    table = path.lower().endswith((".csv", ".tsv", ".parquet"))
     if not table and not os.path.isdir(os.path.expanduser(path)):
         return None
     return f"data={'table' if table else 'folder'} {override('data.path', path)}"

@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -58,6 +59,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save(torchvision.models.squeezenet1_1().state_dict(), home / "squeezenet.pth")
     both = [f"{row},{row}" for row in (f"photos/{i}.png" for i in range(1, 20, 2))]
     rows = [f"{pair},{('same', 'other')[i % 2]}" for i, pair in enumerate(both)]
+    write_tables(home)
+    write_painted_masks(home / "painted")
     (home / "pairs.csv").write_text("\n".join(["left,right,label", *rows * 3]) + "\n")
     lv.fit(
         data="shapes",
@@ -68,9 +71,53 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+def write_tables(home: Path) -> None:
+    """Write what pets.csv tells in other forms: with patients, as Parquet, as a dataset of Hugging Face."""
+    from datasets import ClassLabel, Dataset, Features
+    from datasets import Image as ImageColumn
+
+    header, *rows = (home / "pets.csv").read_text(encoding="utf-8").splitlines()
+    columns = [header.split(",").index(name) for name in ("image", "label")]
+    cells = [[row.split(",")[i] for i in columns] for row in rows]
+    lines = ["image,label,patient", *(f"{image},{label},{i // 3}" for i, (image, label) in enumerate(cells))]
+    (home / "scans.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    images, labels = map(list, zip(*cells, strict=True))
+    Dataset.from_dict({"image": images, "label": labels}).to_parquet(home / "weather.parquet")
+    features = Features({"image": ImageColumn(decode=False), "label": ClassLabel(names=sorted(set(labels)))})
+    pictures = [{"bytes": (home / image).read_bytes(), "path": None} for image in images]
+    Dataset.from_dict({"image": pictures, "label": labels}, features=features).save_to_disk(home / "my_dataset")
+
+
+def write_painted_masks(folder: Path) -> None:
+    """Write images beside masks whose colours are the classes, and a file that names the colours."""
+    colors = {"ground": (0, 0, 0), "blue": (0, 0, 255), "red": (255, 0, 0)}
+    table = write_discs(folder / "discs", count=20, ignore_index=None)
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+    for path in sorted(table.parent.glob("*_mask.png")):
+        i = path.stem.removesuffix("_mask")
+        shutil.copy(next(table.parent.glob(f"{i}.*")), folder / "images")
+        ids = np.asarray(Image.open(path))
+        Image.fromarray(np.array(list(colors.values()), np.uint8)[ids]).save(folder / "masks" / f"{i}.png")
+    shutil.rmtree(table.parent)
+    lines = [f"{r} {g} {b} {name}" for name, (r, g, b) in colors.items()]
+    (folder.parent / "label_colors.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def small(words: list[str]) -> list[str]:
     """What makes a command quick: a smaller network, fewer images, no download."""
-    actions = {"check", "test", "predict", "encoders", "decoders", "losses", "data"}
+    actions = {
+        "check",
+        "test",
+        "predict",
+        "cache",
+        "cache=list",
+        "cache=clear",
+        "encoders",
+        "decoders",
+        "losses",
+        "data",
+    }
     added = [w for key, more in SMALL.items() if key in words for w in more]
     if actions & set(words):
         return added if any(w.startswith("encoder=") for w in words) else []

@@ -6,7 +6,6 @@ count. One buffer of bytes with offsets has no such objects.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
@@ -121,11 +120,16 @@ class PackedStrings:
 
 
 class Packer:
-    """Collects strings block by block in growing buffers: no object of a string outlives its block."""
+    """Collects strings block by block in growing buffers: no object of a string outlives its block.
 
-    def __init__(self) -> None:
-        self._data = bytearray()
-        self._offsets = array("q", [0])
+    Args:
+        capacity: Bytes that are reserved; more of them cost nothing until they are written.
+    """
+
+    def __init__(self, capacity: int = 1 << 12) -> None:
+        self._data = np.empty(capacity, np.uint8)
+        self._size = 0
+        self._offsets = [np.zeros(1, np.int64)]
 
     def add(self, strings: Sequence[str], strip: bool = False) -> None:
         """Append a block of strings, with ``strip`` without their surrounding white space."""
@@ -144,12 +148,19 @@ class Packer:
 
     def add_bytes(self, data: bytes | memoryview, ends: npt.NDArray[np.int64]) -> None:
         """Append strings as their UTF-8 bytes end to end, and where each ends there."""
-        self._offsets.frombytes((ends + len(self._data)).data.cast("B"))
-        self._data += data
+        self._offsets.append(ends + self._size)
+        end = self._size + len(data)
+        if end > len(self._data):
+            grown = np.empty(max(end, 2 * len(self._data)), np.uint8)
+            grown[: self._size] = self._data[: self._size]
+            self._data = grown
+        self._data[self._size : end] = np.frombuffer(data, np.uint8)
+        self._size = end
 
     def packed(self) -> PackedStrings:
         """Return all strings, in the packer's own buffers: nothing can be added afterwards."""
-        data, offsets = np.frombuffer(self._data, np.uint8), np.frombuffer(self._offsets, np.int64)
+        self._data.resize(self._size, refcheck=False)  # gives back what was not written
+        data, offsets = self._data, np.concatenate(self._offsets)
         data.flags.writeable = offsets.flags.writeable = False
         return PackedStrings(data, offsets)
 

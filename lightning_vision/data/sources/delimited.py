@@ -109,7 +109,10 @@ class Delimited(Table):
     def columns(self, names: Sequence[str]) -> tuple[list[PackedStrings], npt.NDArray[np.int64], list[str]]:
         """Read columns in one pass; see ``Table.columns``."""
         at = [self.header.index(name) for name in names]
-        columns, row, ragged = self._fast(at) or self._slow(at)
+        found = self._fast(at)
+        if found is not None:
+            return found
+        columns, row, ragged = self._slow(at)
         for name, column in zip(names, columns, strict=True):
             zeros = np.flatnonzero(column.data == 0)
             if len(zeros):
@@ -124,7 +127,7 @@ class Delimited(Table):
         return None if columns is None else (columns, np.arange(2, len(columns[0]) + 2, dtype=np.int64), [])
 
     def _slow(self, at: Sequence[int]) -> tuple[list[PackedStrings], npt.NDArray[np.int64], list[str]]:
-        packers = [Packer() for _ in at]
+        packers = [Packer(os.path.getsize(self.path)) for _ in at]
         numbers = [np.zeros(0, np.int64)]
         ragged: list[str] = []
         width, first = len(self.header), 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ def fast_columns(
     wanted = [names[i] for i in at]
     parse = pa_csv.ParseOptions(delimiter=delimiter, quote_char=False)
     convert = pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.large_string()), include_columns=wanted)
-    packers = [Packer() for _ in at]
+    packers = [Packer(os.path.getsize(path)) for _ in at]
     for chunk in _chunks(path, chunk_size):
         if chunk is None:
             return None
@@ -49,8 +50,9 @@ def fast_columns(
             table = pa_csv.read_csv(pa.BufferReader(chunk), read, parse, convert)
         except pa.ArrowInvalid:
             return None
-        if table.num_rows != chunk.count(b"\n"):
-            return None  # blank lines are left out, but they count when rows are numbered
+        # Blank lines are left out, but they count when rows are numbered. (``bytes.count`` takes four times as long.)
+        if table.num_rows != np.count_nonzero(np.frombuffer(chunk, np.uint8) == ord("\n")):
+            return None
         for packer, name in zip(packers, wanted, strict=True):
             for part in table.column(name).chunks:
                 _add(packer, part)
