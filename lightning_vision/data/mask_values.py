@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
@@ -16,6 +17,7 @@ from lightning_vision.data.mask_classes import THRESHOLD, MaskClasses, jpeg_advi
 from lightning_vision.data.mask_colors import MAX_COLORS, hex_color, unpack
 from lightning_vision.data.mask_files import read_mask_file
 from lightning_vision.data.mask_settings import MaskSettings
+from lightning_vision.data.progress import progress
 from lightning_vision.data.threads import available_cores
 from lightning_vision.errors import ConfigError, DataError, listed
 from lightning_vision.types import MaskValues, Palette, TargetSpec
@@ -52,12 +54,17 @@ class MaskScan:
     too_many: int | None = None
 
 
-def each(read: Callable[[int], Found], rows: Rows, threads: int | None = None) -> Iterator[Found]:
-    """Call a function for every row, with all cores; results in the order of the rows, few of them in memory."""
+def each(read: Callable[[int], Found], rows: Rows, threads: int | None = None, title: str = "") -> Iterator[Found]:
+    """Call a function for every row, with all cores; results in the order of the rows, few of them in memory.
+
+    With a title, a bar shows on a terminal how far it is.
+    """
     numbers = map(int, rows)
-    with ThreadPoolExecutor(threads or available_cores()) as pool:
+    bar = progress(title, len(rows)) if title else nullcontext(lambda count: None)
+    with ThreadPoolExecutor(threads or available_cores()) as pool, bar as advance:
         while some := list(islice(numbers, _AT_ONCE)):
             yield from pool.map(read, some)
+            advance(len(some))
 
 
 def scan_masks(
@@ -89,7 +96,7 @@ def scan_masks(
         return np.unique(values[~seen[values]]).tolist(), mask.palette, mask.one_bit
 
     scan = MaskScan(one_bit=True)
-    for row, found in zip(rows.tolist(), each(read, rows, threads), strict=False):
+    for row, found in zip(rows.tolist(), each(read, rows, threads, "reading masks"), strict=False):
         if isinstance(found, DataError):
             if strict:
                 raise found
@@ -125,7 +132,7 @@ def require_classes(masks: PackedStrings, rows: Rows, target: TargetSpec, thread
     def read(row: int) -> None:
         classes.read(masks[row])
 
-    for _ in each(read, rows, threads):
+    for _ in each(read, rows, threads, "reading masks"):
         pass
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import logging
 import math
@@ -28,7 +27,8 @@ import torchvision
 from torch import Tensor
 
 from lightning_vision.data.decode import ROUTE
-from lightning_vision.data.index import PackedStrings, SampleIndex
+from lightning_vision.data.file_digest import digest_of
+from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.sources.base import cache_folder
 from lightning_vision.errors import DataError
@@ -74,7 +74,6 @@ def store_key(
     images = index.images if image is None else index.images[image : image + 1]
     mask = None if image else index.mask
     target = None if mask is None else index.target
-    digest = hashlib.blake2b(digest_size=16)
     settings = {
         "format": FORMAT_VERSION,
         "geometry": [geometry.height, geometry.width, geometry.num_channels],
@@ -84,24 +83,8 @@ def store_key(
         # A store holds only masks whose values were found valid for this target.
         "target": None if target is None else target.to_dict() | {"class_names": target.num_classes},
     }
-    digest.update(json.dumps(settings, sort_keys=True).encode())
-    for column in images if mask is None else (*images, mask):
-        taken = column.take(rows)
-        digest.update(taken.offsets.tobytes())
-        digest.update(taken.data.tobytes())
-        digest.update(_stats(taken).tobytes())
-    return digest.hexdigest()
-
-
-def _stats(paths: PackedStrings) -> npt.NDArray[np.int64]:
-    found = []
-    for path in paths:
-        try:
-            stat = os.stat(path)
-            found.append((stat.st_size, stat.st_mtime_ns))
-        except OSError:
-            found.append((-1, -1))
-    return np.array(found, np.int64)
+    columns = images if mask is None else (*images, mask)
+    return digest_of((column.take(rows) for column in columns), settings)
 
 
 class StoreError(DataError):

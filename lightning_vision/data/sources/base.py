@@ -16,8 +16,9 @@ import numpy.typing as npt
 from lightning_vision.data.class_names import check_coverage, encode_labels, read_class_names
 from lightning_vision.data.index import PackedStrings, Problem, SampleIndex
 from lightning_vision.data.mask_colors import hex_color
+from lightning_vision.data.mask_memory import remembered_require_classes, remembered_scan
 from lightning_vision.data.mask_settings import mask_settings
-from lightning_vision.data.mask_values import mask_target, require_classes, scan_masks
+from lightning_vision.data.mask_values import mask_target
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.splits import split_by_fraction
 from lightning_vision.errors import ConfigError, DataError, VisionError, listed
@@ -233,7 +234,9 @@ def _mask_target(
         said = mask_settings(names, settings, preprocessing)
         refuse = preprocessing.on_bad_image == "error"
         by_color = said.mask_values == "color"
-        scan = scan_masks(mask, np.flatnonzero(training), by_color, threads, refuse and problems.strict)
+        known = cache_folder("masks")
+        rows, strict = np.flatnonzero(training), refuse and problems.strict
+        scan = remembered_scan(known, mask, rows, by_color, threads, strict)
         for _, message in scan.errors:
             if refuse:
                 problems.error(DataError(message))
@@ -246,7 +249,7 @@ def _mask_target(
         target = mask_target(scan, mask, said)
         if problems.strict and refuse:
             # Found now, and not after the training; what is not strict reads all masks by itself.
-            require_classes(mask, np.flatnonzero(~training), target, threads)
+            remembered_require_classes(known, mask, np.flatnonzero(~training), target, threads)
     except VisionError as error:
         problems.error(error)
         return None
