@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -16,7 +15,15 @@ from lightning_vision import garbage, runfolder
 from lightning_vision.config import ACTIONS, compose, instantiate
 from lightning_vision.errors import ConfigError, DataError, listed
 from lightning_vision.resolve import Plan, plain, read_index, resolve
-from lightning_vision.settings import OWN, for_checkpoint, for_resume, override_keys, same_data, with_trained_classes
+from lightning_vision.settings import (
+    OWN,
+    for_checkpoint,
+    for_resume,
+    override_keys,
+    same_data,
+    to_predict,
+    with_trained_classes,
+)
 from lightning_vision.signatures import class_constants
 from lightning_vision.types import SPLITS
 
@@ -135,13 +142,14 @@ def fit(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> Res
     scored = plan.index.counts()[split] > 0
     if scored:
         metrics |= _evaluate(trainer, module, data, split)
+    bad = data.bad
     if trainer.is_global_zero:
         print("\n".join(training_lines(module)))
         if scored:
             report_figures(folder, module, data, split, metrics)
         else:
             print(f"no rows to score; checkpoints and curves: {folder}")
-        runfolder.left_out(data.bad)
+        runfolder.left_out(bad)
         runfolder.finish(folder, metrics)
     return Result(metrics, folder, path, module)
 
@@ -192,10 +200,13 @@ def test(
     # Nothing is trained: no checkpoints, no early stopping.
     settings["callbacks"] = {k: v for k, v in settings["callbacks"].items() if v and "monitor" not in v and k != "last"}
     trainer = build_trainer(settings)
+    if trainer.is_global_zero:
+        runfolder.tell(index.problems)
     metrics = _evaluate(trainer, module, data, split)
+    bad = data.bad
     if trainer.is_global_zero:
         report_figures(folder, module, data, split, metrics)
-        runfolder.left_out(data.bad)
+        runfolder.left_out(bad)
         runfolder.finish(folder, metrics)
     return Result(metrics, folder, Path(model) if isinstance(model, str | Path) else folder, module)
 
@@ -237,7 +248,7 @@ def predict(
         module, settings = _to_predict(model, source, cfg, keys)
         from lightning_vision.inference.run import predict_images
 
-        predict_images(module, source, settings, predictions.append)
+        runfolder.left_out(predict_images(module, source, settings, predictions.append))
     return predictions
 
 
@@ -310,8 +321,7 @@ def _build_cache(cfg: DictConfig) -> None:
     cfg = cfg.copy()
     cfg.preprocessing.mode = "lazy_cached"
     plan = resolve(cfg)
-    for problem in plan.index.problems:
-        print(f"{problem.severity}: {problem.message}", file=sys.stderr)
+    runfolder.tell(plan.index.problems)
     data = build_data(plan.index, plan.geometry, plan.preprocessing, plan.config)
     try:
         bad = [image for split in SPLITS if plan.index.counts()[split] for image in data.prepare(split)]
@@ -357,9 +367,9 @@ def _to_predict(
     """The model and its settings; an untrained one has those of the config."""
     if model is None:
         plan = _untrained(cfg, source)
-        return _build(plan)[0], plan.config
+        return _build(plan)[0], to_predict(plan.config, keys)
     module, saved = _module(model)
-    return module, for_checkpoint(saved, plain(cfg), keys)
+    return module, to_predict(for_checkpoint(saved, plain(cfg), [*keys, "source"]), keys)
 
 
 def _predict_to_folder(model: str | None, source: str, cfg: DictConfig) -> None:

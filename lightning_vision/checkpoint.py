@@ -125,6 +125,9 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
             expected=f"format {FORMAT_VERSION} or older",
             override="pip install --upgrade lightning_vision",
         )
+    preprocessing = checkpoint[KEY].get("config", {}).get("preprocessing", {})
+    if "bad_image" in preprocessing:  # its name in the first checkpoints
+        preprocessing["on_bad_image"] = preprocessing.pop("bad_image")
     return checkpoint
 
 

@@ -24,6 +24,9 @@ from lightning_vision.optim import learning_rates, parameter_groups
 from lightning_vision.tasks.base import Task
 from lightning_vision.types import Batch, Geometry, PixelStats
 
+# Floats that fit into the cache of a core, with the bytes that they are made of.
+IN_CACHE = 2**18
+
 
 class Normalize(nn.Module):
     """uint8 pixels to standardised float, with the statistics of the encoder's weights.
@@ -44,8 +47,14 @@ class Normalize(nn.Module):
         """Normalise ``(B, C, H, W)`` uint8 in [0, 255], or float in [0, 1], to float32."""
         if image.dtype != torch.uint8:
             return image.to(self.scale.dtype).mul(self.scale * 255).add_(self.shift)
-        # In the one tensor that the conversion makes: another one for each operation would cost twice the time.
-        return image.to(self.scale.dtype).mul_(self.scale).add_(self.shift)
+        if image.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return image.to(self.scale.dtype).mul_(self.scale).add_(self.shift)
+        # As many images at once as stay in the processor's cache from one operation to the next.
+        pixels = torch.empty(image.shape, dtype=self.scale.dtype)
+        count = max(1, IN_CACHE // max(1, image[:1].numel()))
+        for part, source in zip(pixels.split(count), image.split(count), strict=True):
+            part.copy_(source).mul_(self.scale).add_(self.shift)
+        return pixels
 
 
 class VisionModule(LightningModule):
@@ -219,7 +228,8 @@ class VisionModule(LightningModule):
         if self.original_scores is None or logits is None:
             return
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        for row, sample in zip(batch["index"].tolist(), logits, strict=True):
+        read = ~batch["blank"] if "blank" in batch else torch.ones(len(logits), dtype=torch.bool)
+        for row, sample in zip(batch["index"][read].tolist(), logits[read], strict=True):
             mask = torch.as_tensor(data.original_mask(row)).to(logits.device)
             size = (mask.shape[-2], mask.shape[-1])
             resize = data.preprocessing.resize

@@ -8,7 +8,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_PATH_ENDINGS = ("path", "source", "report", "checkpoint", "weights", "dir", "folder", "class_names")
+_PATH_ENDINGS = ("path", "source", "report", "checkpoint", "weights", "dir", "folder", "class_names", "fill_value")
+_NUMBERS = re.compile(r"[+-]?\d+(\.\d*)?(,[+-]?\d+(\.\d*)?)*")
 _OVERRIDE = re.compile(r"(?P<plus>\+{0,2})(?P<key>[A-Za-z_][\w.@/\-]*)=(?P<value>.*)", re.DOTALL)
 # What Hydra's grammar reads as one plain word.
 _PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.\-]*")
@@ -72,6 +73,8 @@ def quote_path(word: str, multirun: bool = False) -> str:
         return word
     if multirun and value.startswith("choice(") and value.endswith(")"):
         return word
+    if key.endswith("fill_value") and _NUMBERS.fullmatch(value):
+        return word  # a grey value, or several to sweep over
     path = os.path.expanduser(value)
     if (value[0] + value[-1]) in ("[]", "{}") and not os.path.exists(path):
         return word

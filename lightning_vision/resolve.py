@@ -86,6 +86,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any], source: str | Sequence[str] | N
     if class_constants(config["decoder"]["_target_"])["ready"]:
         _pretrained_geometry(config, reasons)
     preprocessing = cast(Preprocessing, instantiate(config["preprocessing"]))
+    preprocessing.require_unlabelled(index.target)
     geometry = _geometry(config, index, preprocessing, reasons)
     _encoder_channels(config, geometry, reasons)
     if config["encoder"].get("image_size") == "auto":
@@ -109,7 +110,9 @@ def _index(config: dict[str, Any], task: str) -> SampleIndex:
 def _files(config: Mapping[str, Any], source: str | Sequence[str]) -> SampleIndex:
     """Images without targets; their classes are those that the decoder names, or all that the encoder knows."""
     names = read_class_names(config["decoder"].get("class_names"), "", "decoder.class_names") or ()
-    return replace(FilesSource(source).read(None, config["seed"]), target=TargetSpec("label", names))
+    preprocessing = cast(Preprocessing, instantiate(config["preprocessing"]))
+    index = FilesSource(source).read(None, config["seed"], preprocessing=preprocessing)
+    return replace(index, target=TargetSpec("label", names))
 
 
 def read_index(config: Mapping[str, Any], wanted: TargetKind | None) -> SampleIndex:

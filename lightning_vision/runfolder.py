@@ -17,6 +17,7 @@ from lightning_vision.overrides import override
 
 if TYPE_CHECKING:
     from lightning_vision.data.datamodule import VisionDataModule
+    from lightning_vision.data.index import Problem
     from lightning_vision.module import VisionModule
     from lightning_vision.resolve import Plan
 
@@ -98,8 +99,7 @@ def announce(plan: Plan, module: VisionModule, data: VisionDataModule) -> None:
     fixed = frozen or encoder.get("adapter") is not None
     if fixed and not encoder.get("skip") and module.encoder.weights_origin == "random" and not plan.encoder_rebuild:
         print("warning: the encoder's weights are random, and they stay as they are", file=sys.stderr)
-    for problem in plan.index.problems:
-        print(f"{problem.severity}: {problem.message}", file=sys.stderr)
+    tell(plan.index.problems)
     if not counts["val"]:
         print("warning: there are no samples in val: nothing tells which epoch was best", file=sys.stderr)
 
@@ -111,6 +111,12 @@ def stopped(folder: Path) -> None:
         print(f"stopped; go on from the last finished epoch with {override('checkpoint', str(last))}", file=sys.stderr)
     else:
         print("stopped before the first epoch was finished; there is no checkpoint", file=sys.stderr)
+
+
+def tell(problems: Sequence[Problem]) -> None:
+    """Say what was found while the data were read."""
+    for problem in problems:
+        print(f"{problem.severity}: {problem.message}", file=sys.stderr)
 
 
 def left_out(bad: Sequence[tuple[str, str]]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning_vision.data.mask_colors import hex_color
 from lightning_vision.errors import ConfigError, listed
+from lightning_vision.overrides import override
 from lightning_vision.types import TargetSpec
 
 # All else is in the checkpoint.
@@ -16,8 +17,10 @@ from lightning_vision.types import TargetSpec
 OWN = ("action", "checkpoint", "source", "output_dir", "data", "batch_size", "trainer", "callbacks", "logger")
 OWN_PREPROCESSING = (
     *("mode", "in_memory", "prefetch_size", "lazy_cache_dir", "decode_threads", "num_processes"),
-    *("missing_value_strategy", "fill_value", "unseen_color", "on_bad_image"),
+    *("unseen_color", "on_bad_image"),
 )
+# Of other data than the checkpoint's: in its own, other rows would be left out, and a random split would be another.
+OWN_OF_OTHER_DATA = ("missing_value_strategy", "fill_value")
 # The features of a frozen encoder are the same wherever they come from, up to their rounding.
 RESUMED_PREPROCESSING = (*OWN_PREPROCESSING, "cache_encoder_embeddings", "embedding_cache_limit")
 # What may change when a run goes on; with anything else it would be another run.
@@ -46,25 +49,30 @@ def for_checkpoint(saved: Mapping[str, Any], given: Mapping[str, Any], keys: Seq
     for key in whole:
         merged[key] = given[key]
     whole_groups = {key for key in keys if "." not in key}
+    own = (*OWN_PREPROCESSING, *(OWN_OF_OTHER_DATA if {"data.path", "source"} & set(keys) else ()))
     for key in keys:
         group, _, name = key.partition(".")
         if group in ("hydra", "experiment", *whole):
             continue
         if key == "preprocessing.num_channels" and given[group][name] == saved[group][name]:
             continue  # as trained, said on purpose: other images are converted
-        if group == "preprocessing" and name in OWN_PREPROCESSING:
+        if group == "preprocessing" and name in own:
             merged[group][name] = given[group][name]
         elif group not in OWN:
             raise ConfigError(
                 f"{key} is decided by the checkpoint.",
                 given=key,
-                expected=f"only {listed(OWN)} and preprocessing.{{{listed(OWN_PREPROCESSING)}}} beside a checkpoint",
+                expected=f"only {listed(OWN)} and preprocessing.{{{listed(own)}}} beside a checkpoint",
                 override=f"leave {key} out",
             )
         elif not name or group in whole_groups:
             merged[group] = given[group]
         else:
             _set(merged[group], name.split("."), given[group])
+    other_data = not same_data(merged.get("data", {}), saved.get("data", {}))
+    if merged["preprocessing"].get("infer_image_num_classes") and (other_data or "data.mask_values" in keys):
+        # Other data are told the trained colours, and what their pixels mean may be said in another way.
+        merged["preprocessing"]["infer_image_num_classes"] = False
     return merged
 
 
@@ -148,17 +156,52 @@ def same_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return place(one) == place(other)
 
 
+def to_predict(settings: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
+    """Settings of a prediction: what becomes of bad images and empty rows in it is not what was right for training.
+
+    Raises:
+        ConfigError: A bad image is to be blank: there is nothing to predict in it.
+    """
+    preprocessing = settings["preprocessing"] = dict(settings["preprocessing"])
+    for name in ("on_bad_image", "missing_value_strategy"):
+        if f"preprocessing.{name}" not in typed:
+            preprocessing[name] = "error"
+    if preprocessing["on_bad_image"] == "blank":
+        raise ConfigError(
+            "A black image in the place of one that cannot be read has no prediction.",
+            given="preprocessing.on_bad_image=blank",
+            expected="error, or skip",
+            override="preprocessing.on_bad_image=skip",
+        )
+    return settings
+
+
 def with_trained_classes(node: Mapping[str, Any], trained: TargetSpec, typed: Sequence[str]) -> dict[str, Any]:
     """Tell a data source the classes of the checkpoint, unless the user typed others.
 
     New data often show only some of the classes; inferring the classes from them would give other class ids.
+
+    Raises:
+        ConfigError: The data are to be read by their colours, and nothing says which class each colour is.
     """
     node = dict(node)
     by_color = trained.mask_values == "color"
     colors = [hex_color(color) for color in trained.palette or ()] if by_color else None
     # What the pixels of other data mean, the user may say in one of two ways.
-    ways = {"data.mask_values": node.get("mask_values", "auto") != "auto", "data.colors": bool(node.get("colors"))}
-    said = any(way and key in typed for key, way in ways.items())
+    as_trained = by_color and node.get("mask_values") == "color"
+    ways = {
+        "data.mask_values": node.get("mask_values", "auto") != "auto" and not as_trained,
+        "data.colors": bool(node.get("colors")),
+    }
+    said = [key for key, way in ways.items() if way and key in typed]
+    if said == ["data.mask_values"] and node["mask_values"] == "color" and "data.class_names" not in typed:
+        drawn = [hex_color(color) for color in trained.palette or ()]
+        raise ConfigError(
+            "which colour is which class of the model is not known",
+            given="data.mask_values=color",
+            expected=f"the colours of the classes, in this order: {listed(trained.class_names, 20)}",
+            override=override("data.colors", drawn or ["#000000", "#ff0000"]),
+        )
     typed = [*typed, *ways] if said else [key for key in typed if key not in ways]
     for name, value in (
         ("class_names", list(trained.class_names)),

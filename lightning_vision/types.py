@@ -22,13 +22,15 @@ class Batch(TypedDict):
 
     ``image`` uint8 ``(B, C, H, W)``, or in its place ``features`` of the embedding cache, each ``(B, *shape)``;
     ``target`` int64 ``(B,)`` class ids or uint8 ``(B, H, W)`` class maps, absent when there is no target; ``index``
-    int64 ``(B,)``: the row of each sample in the SampleIndex.
+    int64 ``(B,)``: the row of each sample in the SampleIndex; ``blank`` bool ``(B,)``: the samples that could not be
+    decoded, only in a batch that has some and where ``preprocessing.on_bad_image`` keeps them as black images.
     """
 
     image: NotRequired[Tensor]
     features: NotRequired[list[Tensor]]
     target: NotRequired[Tensor]
     index: Tensor
+    blank: NotRequired[Tensor]
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,11 @@ class TargetSpec:
     def num_classes(self) -> int:
         """Number of classes, without the ignored value."""
         return len(self.class_names)
+
+    def meaning(self) -> dict[str, Any]:
+        """Plain data of what decides the class ids: not the names, and no palette that is for drawing."""
+        data = self.to_dict() | {"class_names": self.num_classes}
+        return data if self.mask_values == "color" else data | {"palette": None}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as a checkpoint holds it."""

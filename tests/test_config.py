@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from lightning_vision import config, searchpath, signatures
 from lightning_vision.config import compose, conf_dir, instantiate
 from lightning_vision.errors import ConfigError
-from lightning_vision.overrides import grammar, is_path_key, quote_path
+from lightning_vision.overrides import grammar, is_path_key, override, quote_path
 from lightning_vision.types import FeatureInfo
 
 # What a shell can pass in one word, and a file system can hold.
@@ -111,6 +111,21 @@ def test_commas_sweep_only_over_what_exists(tmp_path: Path, monkeypatch: pytest.
     assert quote_path("data.path=a.csv,b c.csv") == "data.path='a.csv,b c.csv'"
     assert quote_path("data.path=a.csv,missing", multirun=True) == "data.path='a.csv,missing'"
     assert quote_path("data.path=choice(a.csv,x)", multirun=True) == "data.path=choice(a.csv,x)"
+
+
+@pytest.mark.parametrize("value", ["my fill (1),a.png", "0, 127.png", "a=b.png", "12px"])
+def test_a_fill_value_may_be_any_path(value: str) -> None:
+    word = quote_path(f"preprocessing.fill_value={value}")
+    assert OverridesParser.create().parse_override(word).value() == value
+    assert compose([word]).preprocessing.fill_value == value
+
+
+@pytest.mark.parametrize("value", [0, 127, 255, None])
+def test_a_fill_value_may_be_a_number(value: int | None) -> None:
+    word = override("preprocessing.fill_value", value)
+    assert quote_path(word) == word
+    assert OverridesParser.create().parse_override(word).value() == value
+    assert quote_path("preprocessing.fill_value=0,127", multirun=True) == "preprocessing.fill_value=0,127"
 
 
 def test_path_keys() -> None:

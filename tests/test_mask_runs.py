@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 import lightning_vision as lv
 from lightning_vision.checkpoint import require_same_target
-from lightning_vision.errors import CheckpointError, DataError
+from lightning_vision.errors import CheckpointError, ConfigError, DataError
 from lightning_vision.inference.run import predict_to_folder
 from lightning_vision.settings import with_trained_classes
 from lightning_vision.types import Palette, TargetSpec
@@ -21,7 +22,7 @@ TRAINED = TargetSpec("mask", ("a", "b", "c"), 255, "color", COLORS)
 TINY = ["encoder=stacked_cnn", "image_size=32", "epochs=1", "preprocessing.infer_image_num_classes=true"]
 
 
-def write_masks(folder: Path, colors: Palette, count: int = 6, seed: int = 0) -> Path:
+def write_masks(folder: Path, colors: Palette | Sequence[int], count: int = 6, seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     for i in range(count):
         ids = np.kron(rng.integers(0, len(colors), (4, 4)), np.ones((8, 8), int))
@@ -44,6 +45,13 @@ def test_other_data_are_read_with_the_trained_colors() -> None:
     assert (told["mask_values"], told["colors"]) == ("color", ["#000000", "#0ac81e", "#ff0000"])
     told = with_trained_classes(node | {"colors": ["#ffffff"]}, TargetSpec("mask", ("a", "b")), ["data.colors"])
     assert (told["mask_values"], told["colors"]) == ("auto", ["#ffffff"])
+    # The order of the colours is that of the training, never that of the other files.
+    by_color = node | {"mask_values": "color"}
+    assert with_trained_classes(by_color, TRAINED, ["data.mask_values"])["colors"] == ["#000000", "#0ac81e", "#ff0000"]
+    drawn = TargetSpec("mask", ("a", "b", "c"), palette=COLORS)
+    with pytest.raises(ConfigError, match="which colour is which class") as caught:
+        with_trained_classes(by_color, drawn, ["data.mask_values"])
+    assert caught.value.overrides == ["\"data.colors=['#000000','#0ac81e','#ff0000']\""]
 
 
 def test_other_colors_are_refused() -> None:
@@ -77,6 +85,20 @@ def test_a_run_goes_by_the_trained_colors(tmp_path: Path) -> None:
         lv.test(result.checkpoint, [*other, f"output_dir={tmp_path / 'test'}"])
     ignoring = [*other, "preprocessing.unseen_color=ignore", f"output_dir={tmp_path / 'test'}"]
     assert 0 <= lv.test(result.checkpoint, ignoring).metrics["test/mean_iou"] <= 1
+
+
+def test_a_model_is_tested_on_masks_of_the_other_kind(tmp_path: Path) -> None:
+    in_color = write_masks(tmp_path / "color", COLORS)
+    by_index = write_masks(tmp_path / "index", [0, 1, 2])
+    kinds = {
+        in_color: (["preprocessing.infer_image_num_classes=true"], by_index, "data.mask_values=index"),
+        by_index: ([], in_color, "data.colors=['#000000','#0ac81e','#ff0000']"),
+    }
+    for own, (words, other, how) in kinds.items():
+        # Both kinds have the same ids, so a model has the same score.
+        fit = lv.fit(["data=folder", f"data.path={own}", *TINY[:3], *words], output_dir=f"{own}_run")
+        scored = lv.test(fit.checkpoint, ["data=folder", f"data.path={other}", how], output_dir=f"{own}_test")
+        assert scored.metrics["test/mean_iou"] == fit.metrics["test/mean_iou"]
 
 
 @pytest.mark.real_data

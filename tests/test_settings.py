@@ -60,6 +60,21 @@ def test_decode_settings_may_change() -> None:
     assert merged["preprocessing"] == {"mode": "lazy", "height": 32}
 
 
+@pytest.mark.parametrize(
+    ("path", "keys", "inferred"),
+    [
+        ("old.csv", [], True),
+        ("new.csv", ["data.path"], False),
+        ("old.csv", ["data.mask_values"], False),
+    ],
+)
+def test_colors_are_inferred_from_the_data_of_the_training_only(path: str, keys: list[str], inferred: bool) -> None:
+    trained = saved()
+    trained["preprocessing"]["infer_image_num_classes"] = True
+    merged = for_checkpoint(trained, given(data=trained["data"] | {"path": path, "mask_values": "index"}), keys)
+    assert merged["preprocessing"]["infer_image_num_classes"] is inferred
+
+
 def test_a_source_is_told_the_trained_classes_unless_others_were_typed() -> None:
     target = TargetSpec("mask", ("a", "b"), ignore_index=7)
     node = {"path": "x", "class_names": None, "num_classes": 3, "ignore_index": None}

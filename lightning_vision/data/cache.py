@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_vision.data.embeddings import PREFIX
-from lightning_vision.data.store import HEADER_BYTES, remove_unused, store_folder
+from lightning_vision.data.store_files import FEATURES_PREFIX, HEADER_BYTES, remove_unused, store_folder
 from lightning_vision.errors import listed
 
 IMAGES = "images"
@@ -44,17 +43,25 @@ class Entry:
 def entries(lazy_cache_dir: str | None = None) -> list[Entry]:
     """Return the stores of a cache folder, the one that was used last first."""
     found = []
-    for about in store_folder(lazy_cache_dir).glob("*/about.json"):
+    for rows in store_folder(lazy_cache_dir).glob("*/rows"):
+        folder = rows.parent
+        kind = "features" if folder.name.startswith(FEATURES_PREFIX) else "pixels"
         try:
-            told = json.loads(about.read_text(encoding="utf-8"))
-            flags = np.fromfile(about.parent / "rows", np.uint8, offset=HEADER_BYTES)
-            kind = "features" if about.parent.name.startswith(PREFIX) else "pixels"
-            complete, size = int(np.count_nonzero(flags)), disk_bytes(about.parent)
-            used = about.stat().st_mtime
-            found.append(Entry(about.parent, kind, str(told["origin"]), int(told["rows"]), complete, size, used))
-        except (OSError, ValueError, KeyError):
-            continue  # of another version, or another process removes it at this moment
+            flags = np.fromfile(rows, np.uint8, offset=HEADER_BYTES)
+            complete, size = int(np.count_nonzero(flags)), disk_bytes(folder)
+            # It is written whenever the store is opened; a store that was killed at that moment may lack it.
+            used = max(path.stat().st_mtime for path in (rows, folder / "about.json") if path.exists())
+        except OSError:
+            continue  # another process removes it, or is about to make it
+        found.append(Entry(folder, kind, _origin(folder), len(flags), complete, size, used))
     return sorted(found, key=lambda entry: -entry.used)
+
+
+def _origin(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "about.json").read_text(encoding="utf-8"))["origin"])
+    except (OSError, ValueError, KeyError):
+        return "?"
 
 
 def disk_bytes(folder: Path) -> int:

@@ -16,6 +16,7 @@ from lightning_vision.types import SPLITS, Palette
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)")
 _COLORED = re.compile(r"(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\S.*)")
 
 
@@ -94,7 +95,7 @@ def encode_labels(
     """Turn label texts into class ids.
 
     With ``class_names`` a text is looked up among them; integers are positions in the list if none of the names is a
-    number. Without, the sorted distinct values are the classes (integers by value, texts by code point), except
+    number. Without, the sorted distinct values are the classes (numbers by value, texts by code point), except
     that ``num_classes`` and integers within 0 .. num_classes - 1 make every such integer a class, seen or not.
 
     Args:
@@ -148,7 +149,8 @@ def encode_labels(
     elif integers and num_classes is not None and all(0 <= int(v) < num_classes for v in distinct):
         ids, names = [int(v) for v in distinct], tuple(str(i) for i in range(num_classes))
     else:
-        ordered = sorted(distinct, key=int) if integers else sorted(distinct)
+        numbers = all(_NUMBER.fullmatch(v) for v in distinct)
+        ordered = sorted(distinct, key=int if integers else float) if numbers else sorted(distinct)
         # "1" and "01" are one number written in two ways.
         keys = [str(int(v)) if integers else v for v in ordered]
         names = tuple(dict.fromkeys(keys))

@@ -19,8 +19,9 @@ from lightning_vision.data.masks import decode_mask
 from lightning_vision.data.modes import Failure, Lazy, LazyCached, Mode, SampleDecoder, open_mode
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.progress import progress
+from lightning_vision.data.ranks import gathered
 from lightning_vision.data.threads import available_cores, divide
-from lightning_vision.errors import ConfigError, DataError
+from lightning_vision.errors import DataError
 from lightning_vision.types import Batch, Geometry, Split
 
 
@@ -50,13 +51,7 @@ class VisionDataModule(LightningDataModule):
         eval_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        target = index.target
-        if preprocessing.on_bad_image == "blank" and index.mask is not None and target and target.ignore_index is None:
-            raise ConfigError(
-                "A black image has no mask, so its pixels must not count, and no mask value is ignored.",
-                given="preprocessing.on_bad_image=blank, data.ignore_index=null",
-                override=["data.ignore_index=255", "preprocessing.on_bad_image=skip"],
-            )
+        preprocessing.require_unlabelled(index.target)
         self.index = index
         self.geometry = geometry
         self.preprocessing = preprocessing
@@ -72,8 +67,11 @@ class VisionDataModule(LightningDataModule):
 
     @property
     def bad(self) -> list[tuple[str, str]]:
-        """Path and reason of every image that was skipped or blanked (``preprocessing.on_bad_image``)."""
-        return list(dict(item for loader in self._loaders.values() for item in loader.bad).items())
+        """Path and reason of every image that was skipped or blanked (``preprocessing.on_bad_image``) by any rank.
+
+        All ranks have to ask for it.
+        """
+        return list(dict(gathered([item for loader in self._loaders.values() for item in loader.bad])).items())
 
     def setup(self, stage: str) -> None:
         """Open what the stage needs; in eager mode, decode it with all cores.

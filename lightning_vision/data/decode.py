@@ -30,14 +30,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_vision.data.headers import open_array
-from lightning_vision.data.imagefile import check_pixels, open_image, read_bytes, reason, refuse_damaged
+from lightning_vision.data.imagefile import (
+    check_pixels,
+    load_whole,
+    open_image,
+    orientation_to_apply,
+    read_bytes,
+    reason,
+)
 from lightning_vision.data.jpeg import JpegInfo, has_end, jpeg_info, without_end
 from lightning_vision.data.placement import CROPPED, SCALED, Resize, Size
 from lightning_vision.errors import DataError
 from lightning_vision.types import Geometry
 
 _UNCHANGED = 0
-_ORIENTATION = 0x0112
 # The operator itself: the Python function around it warns of its deprecation at every call since torchvision 0.29.
 # Where it is gone, Pillow decodes.
 _DECODE_JPEG: Any = getattr(torch.ops.image, "decode_jpeg", None)
@@ -197,25 +203,16 @@ def _read_pillow(
     with open_image(data) as image:
         if draft is not None:
             image.draft(None, draft)
-        orientation = _orientation(image)
+        orientation = orientation_to_apply(image)
+        load_whole(image, path, data)
         array = _eight_bit(image, path, keep_alpha)
-        refuse_damaged(image, path, data)
     if array.ndim == 2:
         array = array[..., None]
     return torch.from_numpy(array).permute(2, 0, 1), orientation, (array.shape[0], array.shape[1])
 
 
-def _orientation(image: Image.Image) -> int:
-    # Pillow turns TIFFs while it loads them. Of a PNG, only a chunk before the pixels counts, as in its header.
-    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
-        return 1
-    value = image.getexif().get(_ORIENTATION, 1)
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
 def _eight_bit(image: Image.Image, path: str, keep_alpha: bool) -> npt.NDArray[np.uint8]:
-    """Bring any mode of Pillow to uint8 ``(H, W)`` or ``(H, W, C)``."""
-    image.load()
+    """Bring any mode of Pillow, loaded, to uint8 ``(H, W)`` or ``(H, W, C)``."""
     mode = image.mode
     if mode == "I" and image.format == "TIFF":
         raise DataError(

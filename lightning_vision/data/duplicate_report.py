@@ -60,8 +60,7 @@ def check_duplicates(index: SampleIndex, scan: ImageScan, report: Report, thread
 def _leak(index: SampleIndex, groups: Sequence[Group], exact: bool, name: Callable[[int], str]) -> str:
     """The warning of groups that straddle splits: how many rows of val and test are known from elsewhere."""
     seen = {split: 0 for split in SPLITS[1:]}
-    # What is trained on comes first.
-    groups = [replace(group, rows=tuple(sorted(group.rows, key=lambda row: index.split[row]))) for group in groups]
+    groups = [replace(group, rows=_one_of_each_split_first(index, group.rows)) for group in groups]
     for group in groups:
         first = min(_splits(index, group))
         for row in group.rows:
@@ -76,6 +75,14 @@ def _leak(index: SampleIndex, groups: Sequence[Group], exact: bool, name: Callab
         f"{counts} {verb} of {what} in {where}: scores will be too high. Remove the copies, or keep all of a picture "
         f"in one split\n{_pairs(groups, lambda row: f'{SPLITS[index.split[row]]}: {name(row)}')}"
     )
+
+
+def _one_of_each_split_first(index: SampleIndex, rows: Sequence[int]) -> tuple[int, ...]:
+    """Order rows so that those that are shown name each split, what is trained on first."""
+    ordered = sorted(rows, key=lambda row: index.split[row])
+    firsts = {int(index.split[row]): row for row in reversed(ordered)}
+    shown = [firsts[split] for split in sorted(firsts)]
+    return (*shown, *(row for row in ordered if row not in shown))
 
 
 def _pairs(groups: Sequence[Group], name: Callable[[int], str]) -> str:

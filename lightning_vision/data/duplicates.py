@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 from lightning_vision.data.image_scan import ImageScan, decoded
 from lightning_vision.data.index import PackedStrings
-from lightning_vision.data.threads import available_cores
+from lightning_vision.data.threads import available_cores, divide, local_ranks
 from lightning_vision.errors import DataError
 
 Floats = npt.NDArray[np.float32]
@@ -82,7 +82,7 @@ def find_duplicates(images: Sequence[PackedStrings], scan: ImageScan, threads: i
     assert scan.thumbnails is not None
     rows = np.flatnonzero(scan.readable)
     groups = _Groups()
-    with ThreadPoolExecutor(threads or available_cores()) as pool:
+    with ThreadPoolExecutor(threads or divide(available_cores(), local_ranks())) as pool:
         copies = _same_files(images, scan, rows, pool)
         kept = np.ones(len(scan.headers), np.bool_)
         for group in copies:

@@ -27,12 +27,12 @@ from torch import Tensor
 
 from lightning_vision.data.modes import Failure, Mode, Rows, SampleDecoder, Wait
 from lightning_vision.data.preprocessing import Preprocessing
-from lightning_vision.data.store import Column, Store, remove_unused, store_folder, store_key
+from lightning_vision.data.store import Column, Store, store_key
+from lightning_vision.data.store_files import FEATURES_PREFIX, remove_unused, store_folder
 
 # Raise it when the same encoder, the same image and the same settings give other features than before.
 FORMAT_VERSION = 1
 LARGEST = torch.finfo(torch.float16).max
-PREFIX = "embeddings-"
 
 
 @dataclass
@@ -108,7 +108,7 @@ class EmbeddingCache:
         about = {"features": [list(shape) for shape in self.shapes], "format": FORMAT_VERSION, **self.identity()}
         key = hashlib.blake2b(store_key(index, rows, decoder.geometry, settings).encode(), digest_size=16)
         key.update(json.dumps(about, sort_keys=True).encode())
-        folder = store_folder(settings.lazy_cache_dir) / f"{PREFIX}{key.hexdigest()}"
+        folder = store_folder(settings.lazy_cache_dir) / f"{FEATURES_PREFIX}{key.hexdigest()}"
         if self.limit is not None and not folder.exists():
             make_room(folder.parent, self.bytes_of_row(decoder.mask_shape) * len(rows), self.limit)
         store = Store(
@@ -155,10 +155,10 @@ class Embedded(Mode):
         """
         samples: dict[str, Any] = {}
         slots = self._slots(rows)
+        self.store.will_need(slots[self.store.complete(slots)])
         missing = np.flatnonzero(~self.store.verify(slots))
         self.cache.usage.read += len(rows) - len(missing)
         if not len(missing):
-            self.store.will_need(slots)
 
             def read() -> list[Failure]:
                 samples.update(self._read(slots, pin_memory))
@@ -253,7 +253,7 @@ def worth_caching(nbytes: int, preprocessing: Preprocessing) -> tuple[bool, str]
 def make_room(folder: Path, nbytes: int, limit: float) -> None:
     """Remove the features that were unused for longest, until they and the new ones take at most ``limit`` GiB."""
     found = []
-    for path in folder.glob(f"{PREFIX}*/about.json"):
+    for path in folder.glob(f"{FEATURES_PREFIX}*/about.json"):
         try:
             found.append((path.stat().st_mtime, json.loads(path.read_text(encoding="utf-8"))["bytes"], path.parent))
         except (OSError, ValueError, KeyError):

@@ -1,4 +1,4 @@
-"""What files are, without reading them: their paths, sizes and times of change."""
+"""What files are, without reading them: their paths, sizes, and times of change of their content and of their entry."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ def digest_of(columns: Iterable[PackedStrings], settings: Any) -> str:
 
 
 def _stats(paths: PackedStrings) -> npt.NDArray[np.int64]:
-    found = np.full((len(paths), 2), -1, np.int64)
+    found = np.full((len(paths), 3), -1, np.int64)
     for i, path in enumerate(paths):
         try:
             stat = os.stat(path)
         except (OSError, ValueError):  # ValueError: a NUL byte in the name
             continue
-        found[i] = stat.st_size, stat.st_mtime_ns
+        # A copy may keep the time of its content (cp -p, rsync); when the file itself changed is the system's to say.
+        found[i] = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
     return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +39,7 @@ def infer_geometry(
     if not len(rows):
         rows = np.arange(len(index), dtype=np.int64)
     if size is None:
-        first = _first_readable(index, rows)
+        first = first_readable(map(index.image_path, rows.tolist()), index.origin, "image_size=256")
         height = min(first.height, preprocessing.infer_image_max_height)
         width = min(first.width, preprocessing.infer_image_max_width)
         if preprocessing.requires_equal_dimensions:
@@ -98,17 +99,22 @@ def _given_size(preprocessing: Preprocessing, image_size: int | Sequence[int] | 
     return size
 
 
-def _first_readable(index: SampleIndex, rows: npt.NDArray[np.int64]) -> Header:
+def first_readable(paths: Iterable[str], origin: str, override: str) -> Header:
+    """Return the header of the first image that can be read, of a thousand.
+
+    Raises:
+        DataError: None of them can be read; with ``origin`` and the ``override`` that does without.
+    """
     reasons = []
-    for row in rows[:1000]:
+    for path in islice(paths, 1000):
         try:
-            return read_header(index.image_path(int(row)))
+            return read_header(path)
         except DataError as error:
             reasons.append(error.summary)
     raise DataError(
-        f"{index.origin}: none of the first {len(reasons)} images can be read, so no size can be inferred",
+        f"{origin}: none of the first {len(reasons)} images can be read, so no size can be inferred",
         given=listed(reasons, 3),
-        override="image_size=256",
+        override=override,
     )
 
 

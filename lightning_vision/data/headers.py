@@ -10,7 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from lightning_vision.data.imagefile import check_pixels, load_array, open_image, reason
+from lightning_vision.data.imagefile import (
+    check_pixels,
+    exif_orientation,
+    load_array,
+    open_image,
+    orientation_to_apply,
+    reason,
+)
 from lightning_vision.errors import DataError
 
 IMAGE_SUFFIXES = frozenset((
@@ -18,7 +25,6 @@ IMAGE_SUFFIXES = frozenset((
     ".pnm", ".tga", ".ico", ".jp2", ".avif", ".npy",
 ))  # fmt: skip
 
-_ORIENTATION = 0x0112
 _CHANNELS = {"1": 1, "L": 1, "I": 1, "F": 1, "LA": 2, "La": 2, "PA": 4, "RGBA": 4, "RGBa": 4}
 _BITS = {"1": 1, "I": 32, "F": 32}
 
@@ -91,9 +97,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
 def _pillow_header(image: Image.Image) -> Header:
     width, height = image.size
-    orientation = _orientation(image)
-    # TIFF is turned by Pillow itself, which reports the turned size.
-    if orientation >= 5 and image.format != "TIFF":
+    if orientation_to_apply(image) >= 5:  # a TIFF's size is told as turned
         width, height = height, width
     mode = image.mode
     return Header(
@@ -103,16 +107,8 @@ def _pillow_header(image: Image.Image) -> Header:
         mode=mode,
         bits=16 if mode.startswith("I;16") else _BITS.get(mode, 8),
         format=image.format or "",
-        orientation=orientation,
+        orientation=exif_orientation(image),
     )
-
-
-def _orientation(image: Image.Image) -> int:
-    # PngImageFile.getexif() decodes the pixels to look for a late chunk.
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1
-    value: Any = image.getexif().get(_ORIENTATION, 1)
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _channels(image: Image.Image) -> int:

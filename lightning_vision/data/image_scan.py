@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from lightning_vision.data.headers import Header, read_header
 from lightning_vision.data.index import SampleIndex
-from lightning_vision.data.mask_values import each
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.progress import progress
+from lightning_vision.data.threads import each
 from lightning_vision.errors import DataError
 from lightning_vision.types import Geometry
 

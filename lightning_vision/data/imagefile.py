@@ -22,6 +22,9 @@ from lightning_vision.errors import DataError
 
 # Pillow knows more, among them EPS, whose pixels another program would compute. TGA goes last: it has no signature.
 _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "PPM", "WEBP", "TIFF", "ICO", "JPEG2000", "AVIF", "TGA")
+_ORIENTATION = 0x0112
+# Channels of pixels that no decoder wrote. Black will not do: many masks end in it.
+_UNWRITTEN = 167
 _PIXEL_BYTES = 16  # of the widest pixels that there are, four channels of 32 bits
 _NOT_FILES = (
     (stat.S_ISDIR, "a folder"),
@@ -161,27 +164,57 @@ def _check_canvas(head: bytes) -> None:
         raise Image.DecompressionBombError(f"{size[0] * size[1]} pixels")
 
 
-def refuse_damaged(image: Image.Image, path: str, data: npt.NDArray[np.uint8]) -> None:
-    """Refuse pixels that are missing or damaged where Pillow, which has loaded them, says nothing of it.
+def load_whole(image: Image.Image, path: str, data: npt.NDArray[np.uint8]) -> None:
+    """Load the pixels; refuse those that are missing or damaged, also where Pillow says nothing of it.
 
     Args:
-        image: The image, loaded and not converted.
+        image: As it was opened.
         path: Of the file, for the error.
         data: The file.
 
     Raises:
         DataError: A PNG whose checksums are wrong or that has too few rows; a WebP that ends in zero bytes.
+        Exception: Whatever Pillow raises; ``reason`` explains it.
     """
     content = data.data
     if image.format == "PNG":
         if not has_valid_checksums(content):
             raise DataError(f"{path}: damaged: a checksum of the pixels is wrong")
-        last_row = image.crop((0, image.height - 1, image.width, image.height))
-        lacks = not any(last_row.tobytes()) and not has_all_rows(content)
+        lacks = _may_lack_rows(image) and not has_all_rows(content)
     else:
+        image.load()
         lacks = image.format == "WEBP" and ends_in_zeros(content)
     if lacks:
         raise DataError(f"{path}: cut off: the last part of the image is missing")
+
+
+def _may_lack_rows(image: Image.Image) -> bool:
+    """Load a PNG; True if its last row may not have been in the file. To count all rows would unpack them again."""
+    mark = _UNWRITTEN if len(image.getbands()) == 1 else (_UNWRITTEN,) * len(image.getbands())
+    canvas = Image.new(image.mode, image.size, mark)
+    image.im = canvas.im  # which Pillow decodes into
+    unwritten = canvas.crop((0, 0, 1, 1)).getextrema()
+    image.load()
+    last_row = image.crop((0, image.height - 1, image.width, image.height))
+    # The last row of an interlaced file is not the last that is decoded.
+    return bool(image.info.get("interlace")) or last_row.getextrema() == unwritten
+
+
+def orientation_to_apply(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8, in which Pillow leaves the pixels; call it before they are loaded."""
+    return 1 if image.format == "TIFF" else exif_orientation(image)  # Pillow turns TIFFs while it loads them
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 if there is none. Call it before the pixels are loaded.
+
+    Of a PNG, only a chunk before the pixels counts, where every writer of note puts it.
+    """
+    # PngImageFile.getexif() decodes the pixels to look for a late chunk.
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    value: Any = image.getexif().get(_ORIENTATION, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def load_array(path: str) -> npt.NDArray[Any]:

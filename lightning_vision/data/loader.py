@@ -19,10 +19,11 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
 
 from lightning_vision.data.modes import Failure, Mode, Wait
+from lightning_vision.data.ranks import rank_and_world
 from lightning_vision.errors import DataError
 from lightning_vision.types import Batch
 
@@ -123,14 +124,14 @@ class Loader:
     @property
     def repeats_added(self) -> int:
         """Rows that some rank sees a second time in an epoch, so that all ranks have the same number of steps."""
-        world = _rank_and_world()[1]
+        world = rank_and_world()[1]
         return -len(self.mode.rows) % world if self.train else 0
 
     def __len__(self) -> int:
-        return len(self._bounds(_rank_and_world()[1]))
+        return len(self._bounds(rank_and_world()[1]))
 
     def __iter__(self) -> Iterator[Batch]:
-        rank, world = _rank_and_world()
+        rank, world = rank_and_world()
         epoch = self.sampler.epoch
         # A state of another epoch is that of an epoch that ended early, and this is the next.
         start = self._resume[1] if self._resume is not None and self._resume[0] == epoch else 0
@@ -185,7 +186,7 @@ class Loader:
 
     def _signature(self) -> dict[str, int]:
         """What the order of the batches follows from, beside the epoch."""
-        world = _rank_and_world()[1]
+        world = rank_and_world()[1]
         return {"rows": len(self.mode.rows), "batch_size": self.batch_size, "seed": self.seed, "world": world}
 
     def _shard(self, rank: int, world: int) -> npt.NDArray[np.int64]:
@@ -238,9 +239,3 @@ class Loader:
 def _taken(value: Any, good: Tensor) -> Any:
     """Samples of one tensor, or of each map of a pyramid."""
     return [_taken(part, good) for part in value] if isinstance(value, list) else value.index_select(0, good)
-
-
-def _rank_and_world() -> tuple[int, int]:
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1

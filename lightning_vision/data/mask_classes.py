@@ -40,25 +40,26 @@ class MaskClasses:
     def __init__(self, target: TargetSpec) -> None:
         self.target = target
 
-    def read(self, path: str) -> npt.NDArray[np.uint8]:
-        """Return class ids and ``ignore_index``, uint8 ``(H, W)``, before the file's EXIF orientation.
+    def read(self, path: str) -> tuple[npt.NDArray[np.uint8], int]:
+        """Return class ids and ``ignore_index``, uint8 ``(H, W)``, and the EXIF orientation that is to be applied.
 
         Raises:
             DataError: Unreadable, or a pixel is no class; with the path, the values and the number of pixels.
         """
-        ids, foreign = self.look(path)
+        ids, foreign, orientation = self.look(path)
         if foreign is not None:
             raise self.error(path, foreign, ids.size)
-        return ids
+        return ids, orientation
 
-    def look(self, path: str) -> tuple[npt.NDArray[np.uint8], Foreign | None]:
-        """Return class ids, and what is no class; foreign pixels have the id 255.
+    def look(self, path: str) -> tuple[npt.NDArray[np.uint8], Foreign | None, int]:
+        """Return class ids, what is no class, and the orientation; foreign pixels have the id 255.
 
         Raises:
-            DataError: Unreadable; with the path.
+            DataError: Unreadable, or a palette without the colour of a pixel; with the path.
         """
-        mask = read_mask_file(path, self.target.mask_values == "color")
-        return self._of_colors(mask) if self.target.mask_values == "color" else self._of_values(mask)
+        by_color = self.target.mask_values == "color"
+        mask = read_mask_file(path, by_color)
+        return *(self._of_colors(mask, path) if by_color else self._of_values(mask)), mask.orientation
 
     def error(self, path: str, foreign: Foreign, pixels: int) -> DataError:
         """The error for a mask of so many pixels with some that are no class."""
@@ -82,11 +83,12 @@ class MaskClasses:
             override=[*([f"data.ignore_index={foreign.values[0]}"] if single else []), *jpeg_advice(path)],
         )
 
-    def _of_colors(self, mask: MaskFile) -> tuple[npt.NDArray[np.uint8], Foreign | None]:
+    def _of_colors(self, mask: MaskFile, path: str) -> tuple[npt.NDArray[np.uint8], Foreign | None]:
         target, values = self.target, mask.values
         table = positions(target.palette or ())
         # A palette has few colours: its indices are looked up, in place of the colours of all pixels.
-        position = table[mask.colors].take(values) if values.dtype == np.uint8 else table.take(values)
+        colors = mask.colors(path) if values.dtype == np.uint8 else None
+        position = table.take(values) if colors is None else table[colors].take(values)
         ids = (position - np.uint16(1)).astype(np.uint8)  # what has no position becomes 255
         if position.min(initial=1):
             return ids, None
@@ -94,8 +96,8 @@ class MaskClasses:
         if target.ignore_unseen and target.ignore_index is not None:
             ids[unknown] = target.ignore_index
             return ids, None
-        colors = mask.colors[values[unknown]] if values.dtype == np.uint8 else values[unknown]
-        return ids, Foreign(np.unique(colors).tolist(), int(unknown.sum()))
+        foreign = values[unknown] if colors is None else colors[values[unknown]]
+        return ids, Foreign(np.unique(foreign).tolist(), int(unknown.sum()))
 
     def _of_values(self, mask: MaskFile) -> tuple[npt.NDArray[np.uint8], Foreign | None]:
         target, values = self.target, mask.values

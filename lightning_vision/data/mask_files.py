@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from lightning_vision.data.imagefile import check_pixels, load_array, open_image, read_bytes, reason, refuse_damaged
+from lightning_vision.data.imagefile import (
+    check_pixels,
+    load_array,
+    load_whole,
+    open_image,
+    orientation_to_apply,
+    read_bytes,
+    reason,
+)
 from lightning_vision.data.mask_colors import GREYS, Packed, pack
 from lightning_vision.errors import DataError
 from lightning_vision.overrides import override
@@ -24,20 +32,39 @@ class MaskFile:
             ``(H, W)``: colours as ``0xrrggbb``.
         palette: The colours of the indices, or None.
         one_bit: The file has one bit a pixel.
+        orientation: EXIF orientation, 1 to 8, that is still to be applied.
     """
 
     values: npt.NDArray[np.uint8] | npt.NDArray[np.uint32]
     palette: Palette | None = None
     one_bit: bool = False
+    orientation: int = 1
 
-    @property
-    def colors(self) -> Packed:
-        """uint32 ``(256,)``: the colour of each uint8 value; grey unless there is a palette."""
-        if self.palette is not None:
-            table = np.zeros(256, np.uint32)
-            table[: len(self.palette)] = pack(np.array(self.palette, np.uint8))
-            return table
-        return GREYS[[0, *[255] * 255]] if self.one_bit else GREYS
+    def colors(self, path: str) -> Packed:
+        """Return the colour of each uint8 value, uint32 ``(256,)``; grey unless there is a palette.
+
+        Args:
+            path: Of the file, for the error.
+
+        Raises:
+            DataError: A pixel has an index that the palette has no colour for.
+        """
+        if self.palette is None:
+            return GREYS[[0, *[255] * 255]] if self.one_bit else GREYS
+        largest, count = int(self.values.max(initial=0)), len(self.palette)
+        if largest >= count:
+            raise DataError(
+                f"{path}: the palette has no colour for the index {largest}",
+                given=f"{count} colours, and the colours are the classes",
+                expected=f"indices from 0 to {count - 1}, or a palette with more colours",
+                override=[
+                    "preprocessing.infer_image_num_classes=false  (the index of a pixel is its class)",
+                    "data.mask_values=index  (the same, beside a checkpoint)",
+                ],
+            )
+        table = np.zeros(256, np.uint32)
+        table[:count] = pack(np.array(self.palette, np.uint8))
+        return table
 
 
 def read_mask_file(path: str, colors: bool = False) -> MaskFile:
@@ -55,16 +82,16 @@ def read_mask_file(path: str, colors: bool = False) -> MaskFile:
             return _array_mask(load_array(path), path, colors)
         data = read_bytes(path)
         with open_image(data) as image:
-            image.load()
-            refuse_damaged(image, path, data)  # a row that is missing would be one of class 0
-            return _pillow_mask(image, path, colors)
+            orientation = orientation_to_apply(image)
+            load_whole(image, path, data)
+            return replace(_pillow_mask(image, path, data, colors), orientation=orientation)
     except DataError:
         raise
     except Exception as error:  # Pillow's plugins raise nearly every type on broken files
         raise DataError(f"{path}: {reason(path, error)}") from error
 
 
-def _pillow_mask(image: Image.Image, path: str, colors: bool) -> MaskFile:
+def _pillow_mask(image: Image.Image, path: str, data: npt.NDArray[np.uint8], colors: bool) -> MaskFile:
     mode = image.mode
     if mode in ("P", "PA"):
         flat = image.getpalette("RGB") or []
@@ -80,7 +107,7 @@ def _pillow_mask(image: Image.Image, path: str, colors: bool) -> MaskFile:
         array = np.asarray(image if mode in ("RGB", "RGBA", "RGBX") else image.convert("RGB"))
         return _color_mask(array[..., :3], path, mode, colors)
     values = _integers(array, path)
-    return MaskFile(values if colors else _unscaled(values, path))
+    return MaskFile(_unscaled(values, data) if image.format == "PNG" and not colors else values)
 
 
 def _array_mask(mapped: npt.NDArray[np.generic], path: str, colors: bool) -> MaskFile:
@@ -107,14 +134,10 @@ def _color_mask(rgb: npt.NDArray[np.uint8], path: str, mode: str, colors: bool) 
     return MaskFile(rgb[..., 0])
 
 
-def _unscaled(values: npt.NDArray[np.uint8], path: str) -> npt.NDArray[np.uint8]:
+def _unscaled(values: npt.NDArray[np.uint8], data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Undo Pillow's scaling of 2- and 4-bit grey PNGs to 0..255: the stored numbers are the class ids."""
-    if not path.lower().endswith(".png"):
-        return values
-    with open(path, "rb") as file:
-        head = file.read(26)
-    depth, colour_type = (head[24], head[25]) if len(head) == 26 else (8, 0)
-    return values // {2: 85, 4: 17}[depth] if colour_type == 0 and depth in (2, 4) else values
+    depth, color_type = data[24:26].tolist()
+    return values // {2: 85, 4: 17}[depth] if color_type == 0 and depth in (2, 4) else values
 
 
 def _integers(array: npt.NDArray[np.generic], path: str) -> npt.NDArray[np.uint8]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 
 from lightning_vision.data.file_digest import digest_of
 from lightning_vision.data.index import PackedStrings
@@ -42,16 +43,20 @@ def remembered_require_classes(
     folder: str, masks: PackedStrings, rows: Rows, target: TargetSpec, threads: int | None
 ) -> None:
     """``require_classes``, if these files did not pass before."""
-    path = _path(folder, masks, rows, ["classes", target.to_dict()])
+    path = _path(folder, masks, rows, ["classes", target.meaning()])
     if _recall(path) is None:
         require_classes(masks, rows, target, threads)
         _keep(path, True)
 
 
 def _path(folder: str, masks: PackedStrings, rows: Rows, question: list[Any]) -> Path:
-    """Name the answer to a question about these rows; with another size or time of change they are other files."""
+    """Name the answer to a question about these rows.
+
+    With another size or time of change they are other files, and another decoder may see other values in them.
+    """
+    decoders = [PIL.__version__, np.__version__]
     numbers = hashlib.blake2b(rows.astype(np.int64).tobytes(), digest_size=16).hexdigest()
-    return Path(folder, digest_of([masks.take(rows)], [VERSION, numbers, *question]) + ".json")
+    return Path(folder, digest_of([masks.take(rows)], [VERSION, decoders, numbers, *question]) + ".json")
 
 
 def _recall(path: Path) -> Any:

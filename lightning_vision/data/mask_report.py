@@ -14,7 +14,8 @@ from lightning_vision.data.index import PackedStrings, Problem, SampleIndex, Sev
 from lightning_vision.data.mask_classes import Foreign, MaskClasses
 from lightning_vision.data.mask_colors import hex_color
 from lightning_vision.data.mask_files import read_mask_file
-from lightning_vision.data.mask_values import each
+from lightning_vision.data.mask_shape import same_aspect
+from lightning_vision.data.threads import each
 from lightning_vision.errors import DataError, listed
 from lightning_vision.types import SPLITS, TargetSpec
 
@@ -67,7 +68,7 @@ def count_masks(
         try:
             if classes is None:
                 return read_mask_file(masks[row], colors=True).values.shape, None, None
-            ids, foreign = classes.look(masks[row])
+            ids, foreign, _ = classes.look(masks[row])
         except DataError as error:
             return error.summary
         pixels = np.bincount(ids.ravel(), minlength=256)
@@ -112,10 +113,10 @@ def check_masks(
             report.problems.append(Problem(unreadable, message))
     for row, image in enumerate(headers):
         height, width = counted.size[row].tolist()
-        if image is None or not height or _fits(height, width, image):
+        if image is None or not height or same_aspect((height, width), (image.height, image.width)):
             continue
         mask = read_header(index.mask_path(row))  # the mask may have an orientation of its own, which is rare
-        if not _fits(mask.height, mask.width, image):
+        if not same_aspect((mask.height, mask.width), (image.height, image.width)):
             report.problems.append(
                 Problem(
                     "error",
@@ -129,6 +130,9 @@ def check_masks(
     report.problems += _ignored_foreign(index, counted) if target.ignore_unseen else _foreign(index, counted, target)
     report.classes = _pixel_shares(counted.pixels, target)
     unseen = [c["name"] for i, c in enumerate(report.classes) if not c["train"] and i != target.ignore_index]
+    if report.counts["train"] and sum(bool(c["train"]) for c in report.classes) == 1:
+        message = "all pixels of train that count are of one class, so there is nothing to tell apart"
+        report.problems.append(Problem("error", message))
     if unseen and report.counts["train"]:
         report.problems.append(Problem("warning", f"classes without a pixel in train: {listed(unseen, 10)}"))
 
@@ -156,13 +160,6 @@ def _ignored_foreign(index: SampleIndex, counted: MaskCounts) -> Iterator[Proble
             yield Problem(
                 "warning", f"colours that are no class in {masks} masks of {split}, {share:.2%} of its pixels{first}"
             )
-
-
-def _fits(height: int, width: int, header: Header) -> bool:
-    """True if the mask, scaled to the image, is off by one pixel at most, of the coarser of both."""
-    off_height = abs(height * header.width / width - header.height)
-    off_width = abs(width * header.height / height - header.width)
-    return off_height <= max(header.height / height, 1) or off_width <= max(header.width / width, 1)
 
 
 def _pixel_shares(pixels: npt.NDArray[np.int64], target: TargetSpec) -> list[dict[str, Any]]:

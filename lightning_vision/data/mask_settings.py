@@ -9,6 +9,7 @@ from lightning_vision.data.class_names import split_colors
 from lightning_vision.data.mask_colors import hex_color, parse_colors
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.errors import ConfigError, listed
+from lightning_vision.overrides import override
 from lightning_vision.types import MaskValues, Palette
 
 if TYPE_CHECKING:
@@ -77,6 +78,18 @@ def mask_settings(
             expected=listed(map(hex_color, palette), 12),
             override="data.colors=null",
         )
+    ignore_unseen = preprocessing.unseen_color == "ignore"
+    if ignore_unseen and not by_color:
+        raise ConfigError(
+            "preprocessing.unseen_color is about masks whose colours are the classes, and these hold class ids",
+            given="preprocessing.unseen_color=ignore",
+            expected="error, or masks that are read by their colours",
+            override=[
+                "preprocessing.unseen_color=error",
+                "preprocessing.infer_image_num_classes=true  (every colour is a class)",
+                f"{override('data.colors', ['#000000', '#ff0000'])}  (of each class)",
+            ],
+        )
     count, other = preprocessing.num_classes, settings.num_classes
     if count is not None and other is not None and count != other:
         raise ConfigError(
@@ -93,5 +106,5 @@ def mask_settings(
         colors=(colors or palette) if by_color else None,
         palette=palette,
         binarize=count == 2,
-        ignore_unseen=by_color and preprocessing.unseen_color == "ignore",
+        ignore_unseen=ignore_unseen,
     )

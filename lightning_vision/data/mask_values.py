@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,17 +13,14 @@ from lightning_vision.data.mask_classes import THRESHOLD, MaskClasses, jpeg_advi
 from lightning_vision.data.mask_colors import MAX_COLORS, hex_color, unpack
 from lightning_vision.data.mask_files import read_mask_file
 from lightning_vision.data.mask_settings import MaskSettings
-from lightning_vision.data.progress import progress
-from lightning_vision.data.threads import available_cores
+from lightning_vision.data.threads import each
 from lightning_vision.errors import ConfigError, DataError, listed
 from lightning_vision.types import MaskValues, Palette, TargetSpec
 
 BINARY_NAMES = ("background", "foreground")
 # Colour-coded masks bring no ids of their own, so this one is free for pixels that do not count.
 IGNORED_COLORS = 255
-_AT_ONCE = 256
 
-Found = TypeVar("Found")
 Rows = npt.NDArray[np.int64]
 
 
@@ -54,19 +47,6 @@ class MaskScan:
     too_many: int | None = None
 
 
-def each(read: Callable[[int], Found], rows: Rows, threads: int | None = None, title: str = "") -> Iterator[Found]:
-    """Call a function for every row, with all cores; results in the order of the rows, few of them in memory.
-
-    With a title, a bar shows on a terminal how far it is.
-    """
-    numbers = map(int, rows)
-    bar = progress(title, len(rows)) if title else nullcontext(lambda count: None)
-    with ThreadPoolExecutor(threads or available_cores()) as pool, bar as advance:
-        while some := list(islice(numbers, _AT_ONCE)):
-            yield from pool.map(read, some)
-            advance(len(some))
-
-
 def scan_masks(
     masks: PackedStrings, rows: Rows, colors: bool = False, threads: int | None = None, strict: bool = False
 ) -> MaskScan:
@@ -87,12 +67,13 @@ def scan_masks(
     def read(row: int) -> tuple[list[int], Palette | None, bool] | DataError:
         try:
             mask = read_mask_file(masks[row], colors)
+            color_of = mask.colors(masks[row]) if colors and mask.values.dtype == np.uint8 else None
         except DataError as error:
             return error
         values: npt.NDArray[np.generic] = mask.values
         if values.dtype == np.uint8:
             values = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
-            values = mask.colors[values] if colors else values
+            values = values if color_of is None else color_of[values]
         return np.unique(values[~seen[values]]).tolist(), mask.palette, mask.one_bit
 
     scan = MaskScan(one_bit=True)
@@ -205,7 +186,9 @@ def _color_target(scan: MaskScan, masks: PackedStrings, settings: MaskSettings) 
             )
         colors = tuple(map(unpack, scan.first))
     ignore_index = settings.ignore_index
-    if ignore_index is None and len(colors) <= IGNORED_COLORS:
+    # Colours that are given are like ids: nothing is ignored unless it is said, by the user or by a trained model.
+    may_ignore = settings.colors is None or settings.ignore_unseen
+    if ignore_index is None and may_ignore and len(colors) <= IGNORED_COLORS:
         ignore_index = IGNORED_COLORS
     if settings.ignore_unseen and ignore_index is None:
         raise ConfigError(
@@ -319,17 +302,15 @@ def _index_names(
     if settings.num_classes is not None:
         return tuple(str(i) for i in range(settings.num_classes))
     count = max(values, default=0) + 1
+    cut = "preprocessing.num_classes=2  (from 128 on is foreground)"
     if count == 256:
-        path = masks[scan.first[255]]
+        path, ways = masks[scan.first[255]], ["data.ignore_index=255", cut]
         raise DataError(
             f"{path}: the mask value 255, which usually means pixels that do not count",
             given=f"mask values {listed(values, 12)}",
             expected="class ids from 0, or 0 and 255 alone",
-            override=[
-                "data.ignore_index=255",
-                "preprocessing.num_classes=2  (from 128 on is foreground)",
-                *jpeg_advice(path),
-            ],
+            # Many values are no ids with one that does not count, but two classes with smooth edges.
+            override=[*(ways if len(values) <= 32 else ways[::-1]), *jpeg_advice(path)],
         )
     if count > 32 and len(values) * 8 <= count:
         raise DataError(
@@ -338,7 +319,7 @@ def _index_names(
             expected="class ids from 0",
             override=[
                 "preprocessing.infer_image_num_classes=true  (every grey value is a class)",
-                "preprocessing.num_classes=2  (from 128 on is foreground)",
+                *([cut] if values[0] < THRESHOLD <= values[-1] else []),
                 f"data.num_classes={count}",
                 *jpeg_advice(masks[scan.first[values[-1]]]),
             ],

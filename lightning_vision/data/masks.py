@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_vision.data.decode import crop_or_pad, orient
-from lightning_vision.data.headers import read_header
 from lightning_vision.data.mask_classes import MaskClasses
+from lightning_vision.data.mask_shape import same_aspect
 from lightning_vision.data.placement import SCALED, Resize
 from lightning_vision.errors import DataError
 from lightning_vision.types import TargetSpec
@@ -48,9 +48,14 @@ def decode_mask(
         DataError: Unreadable, a value that is no class, or a shape that does not fit the image; with the path.
     """
     path = os.fspath(path)
-    ids = _turned(MaskClasses(target).read(path), path)
-    if image_size_original is not None:
-        _check_size(path, ids.shape, image_size_original)
+    ids = orient(*MaskClasses(target).read(path))
+    if image_size_original is not None and not same_aspect((ids.shape[0], ids.shape[1]), image_size_original):
+        height, width = image_size_original
+        raise DataError(
+            f"{path}: the mask does not fit its image",
+            given=f"a mask of {ids.shape[0]} x {ids.shape[1]} pixels (height x width), an image of {height} x {width}",
+            expected="the same size, or the same aspect to within a pixel",
+        )
     if size is not None:
         # Crops are counted in the image's pixels.
         file = image_size_original or (ids.shape[0], ids.shape[1])
@@ -71,25 +76,5 @@ def resize_nearest(ids: npt.NDArray[np.uint8], size: tuple[int, ...]) -> npt.NDA
     return ids[rows][:, cols]
 
 
-def _turned(ids: npt.NDArray[np.uint8], path: str) -> npt.NDArray[np.uint8]:
-    header = read_header(path)
-    # Pillow turns TIFFs while it loads them.
-    return ids if header.format == "TIFF" else orient(ids, header.orientation)
-
-
 def _border(target: TargetSpec) -> int | None:
     return target.ignore_index if target.ignore_index is not None and 0 <= target.ignore_index <= 255 else None
-
-
-def _check_size(path: str, mask: tuple[int, ...], image: tuple[int, int]) -> None:
-    """Refuse a mask whose aspect is not that of its image, give or take a pixel of the coarser of both."""
-    height, width = (max(a / b, 1.0) for a, b in zip(image, mask, strict=True))
-    # In pixels of the image: how far the mask's height is off once its width is brought to the image's, and vice versa.
-    off_height = abs(mask[0] * image[1] / mask[1] - image[0])
-    off_width = abs(mask[1] * image[0] / mask[0] - image[1])
-    if off_height > height and off_width > width:
-        raise DataError(
-            f"{path}: the mask does not fit its image",
-            given=f"a mask of {mask[0]} x {mask[1]} pixels (height x width), an image of {image[0]} x {image[1]}",
-            expected="the same size, or the same aspect to within a pixel",
-        )

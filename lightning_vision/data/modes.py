@@ -19,6 +19,7 @@ from lightning_vision.data.decode import decode_sized
 from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.masks import decode_mask
 from lightning_vision.data.preprocessing import Preprocessing
+from lightning_vision.data.ranks import rank_and_world
 from lightning_vision.data.store import Store, StoreError, open_stores
 from lightning_vision.errors import ConfigError, DataError
 from lightning_vision.types import Geometry
@@ -164,7 +165,10 @@ class Mode:
 
         def wait_and_blank() -> list[Failure]:
             failures = wait()
+            if failures:
+                samples["blank"] = torch.zeros(len(samples["image"]), dtype=torch.bool)
             for failure in failures:
+                samples["blank"][failure.position] = True
                 samples["image"][failure.position] = 0
                 if self.decoder.mask_shape is not None:
                     samples["target"][failure.position] = self.decoder.unlabelled
@@ -207,11 +211,6 @@ class LazyCached(Mode):
     def __init__(self, decoder: SampleDecoder, rows: Rows) -> None:
         super().__init__(decoder, rows)
         self.stores = open_stores(decoder.index, rows, decoder.geometry, decoder.preprocessing)
-
-    @property
-    def damaged(self) -> int:
-        """Rows whose checksum did not fit, and that were decoded anew."""
-        return sum(store.damaged for store in self.stores)
 
     def prepare(self, pool: Executor, advance: Callable[[int], object] = lambda count: None) -> list[Failure]:
         """Decode what the stores do not hold yet; see ``Mode.prepare``."""
@@ -337,9 +336,15 @@ def open_mode(decoder: SampleDecoder, rows: Rows, ranks: int = 1) -> Mode:
 def _in_blocks(
     mode: Mode, fill: Callable[[slice], list[Failure]], size: int, advance: Callable[[int], object]
 ) -> list[Failure]:
-    """Fill the rows of a mode block by block, so that a million rows are not a million waiting tasks."""
+    """Fill the rows of a mode block by block, so that a million rows are not a million waiting tasks.
+
+    Each rank begins elsewhere: what they share is decoded once.
+    """
     failed = []
-    for first in range(0, len(mode.rows), size):
+    rank, world = rank_and_world()
+    starts = range(0, len(mode.rows), size)
+    mine = len(starts) * rank // world
+    for first in (*starts[mine:], *starts[:mine]):
         last = min(first + size, len(mode.rows))
         for failure in fill(slice(first, last)):
             if mode.decoder.preprocessing.on_bad_image == "error":

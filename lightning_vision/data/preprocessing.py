@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 from lightning_vision.data.placement import Resize
-from lightning_vision.types import Between
+from lightning_vision.errors import ConfigError
+from lightning_vision.types import Between, TargetSpec
 
 
 class Preprocessing:
@@ -15,7 +16,8 @@ class Preprocessing:
         height: Height in pixels. null = the root ``image_size``, else inferred.
         width: Width in pixels. Height and width are given together.
         num_channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA. null = inferred.
-        missing_value_strategy: A row of a table without an image: ``error`` names it; ``drop_row`` leaves it out;
+        missing_value_strategy: A row of a table without an image: ``error`` names it; ``drop_row`` leaves it out, and a
+            row with an image but without a target as well (all others refuse that one);
             ``bfill`` and ``ffill`` repeat the next or the previous row of the same split, ``fill_with_mode`` the most
             frequent one, image and target together, so that no image gets another row's target; ``fill_with_const``
             takes ``fill_value`` as the image and keeps the row's own target. Filled rows are counted and reported.
@@ -58,8 +60,9 @@ class Preprocessing:
             scan of masks. They are threads, not processes: the decoders release Python's lock. null = all cores.
         exact_decode: Decode at full size before resizing. false lets the JPEG decoder halve large images first: faster,
             pixels differ slightly.
-        on_bad_image: A sample that cannot be decoded: ``error`` stops with its path, ``skip`` leaves it out,
-            ``blank`` keeps its label with a black image. What was left out or blanked is counted and listed.
+        on_bad_image: A sample whose file is missing or cannot be decoded: ``error`` stops with its path, ``skip``
+            leaves it out, ``blank`` keeps its label with a black image. What was left out or blanked is counted and
+            listed. Where more than half of the files are missing, that is an error all the same.
     """
 
     injected: ClassVar[tuple[str, ...]] = ()
@@ -124,3 +127,18 @@ class Preprocessing:
         self.num_processes = num_processes
         self.exact_decode = exact_decode
         self.on_bad_image = on_bad_image
+
+    def require_unlabelled(self, target: TargetSpec | None) -> None:
+        """Refuse black images in the place of bad ones where no mask value says that their pixels do not count.
+
+        Raises:
+            ConfigError: ``on_bad_image`` is ``blank``, and masks have no ignored value.
+        """
+        if target is None or target.kind != "mask" or target.ignore_index is not None:
+            return
+        if self.on_bad_image == "blank":
+            raise ConfigError(
+                "A black image has no mask, so its pixels must not count, and no mask value is ignored.",
+                given="preprocessing.on_bad_image=blank, data.ignore_index=null",
+                override=["data.ignore_index=255", "preprocessing.on_bad_image=skip"],
+            )

@@ -13,12 +13,12 @@ import numpy as np
 from lightning_vision.config import instantiate
 from lightning_vision.data.duplicate_report import check_duplicates
 from lightning_vision.data.geometry import infer_geometry
-from lightning_vision.data.image_scan import scan_images
+from lightning_vision.data.image_scan import ImageScan, scan_images
 from lightning_vision.data.index import Problem, SampleIndex, Severity
 from lightning_vision.data.mask_report import check_masks, count_masks
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.sources.base import Source
-from lightning_vision.errors import VisionError, listed
+from lightning_vision.errors import ConfigError, VisionError, listed
 from lightning_vision.reports.files import whole_file
 from lightning_vision.resolve import TASK_OF_OUTPUT
 from lightning_vision.signatures import class_constants
@@ -118,6 +118,10 @@ def check_index(
     report = Report(index.origin, counts, index.target, problems=list(index.problems))
     report.task = None if index.target is None else TASK_OF_OUTPUT.get(index.target.kind)
     report.standardize_image = preprocessing.standardize_image
+    try:
+        preprocessing.require_unlabelled(index.target)
+    except ConfigError as error:
+        report.problems.append(Problem("error", str(error)))
     unreadable: Severity = "error" if preprocessing.on_bad_image == "error" else "warning"
     scan = scan_images(index, preprocessing, quick)
     report.sizes = dict(scan.sizes.most_common())
@@ -142,14 +146,31 @@ def check_index(
         report.problems.append(Problem("note", message))
     else:
         check_duplicates(index, scan, report, preprocessing.num_processes)
-    # Missing files are one problem already, found while the index was read.
-    damaged = [message for _, message in scan.errors if not message.endswith(": no such file")]
+    # Missing files are one problem already where they were found while the index was read.
+    told = any("do not exist" in problem.message for problem in index.problems)
+    damaged = [message for _, message in scan.errors if not (told and message.endswith(": no such file"))]
+    report.problems += _nearly_black(scan)
     report.problems += [Problem(unreadable, message) for message in damaged]
     if damaged and unreadable == "error":
         count = "the image" if len(damaged) == 1 else f"the {len(damaged)} images"
         message = f"preprocessing.on_bad_image=skip leaves out {count} that cannot be read; blank makes them black"
         report.problems.append(Problem("note", message))
     return report
+
+
+def _nearly_black(scan: ImageScan) -> list[Problem]:
+    """Warn of 16-bit files that use the lowest of their 16 bits alone: of 12-bit data the eye would see nothing."""
+    if scan.thumbnails is None:
+        return []
+    deep = np.array([header is not None and header.bits == 16 for header in scan.headers], np.bool_)
+    brightest = int(scan.thumbnails[deep].max(initial=0))
+    if not deep.any() or brightest >= 16:
+        return []
+    message = (
+        f"{int(deep.sum())} images of 16 bits are nearly black: the brightest has about {brightest + 1} of 256 levels. "
+        "16 bits are taken as 0 to 65535; scale 12-bit data to that range (times 16)"
+    )
+    return [Problem("warning", message)]
 
 
 def _imbalance(classes: Sequence[Mapping[str, Any]]) -> list[Problem]:

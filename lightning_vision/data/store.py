@@ -30,8 +30,9 @@ from lightning_vision.data.decode import ROUTE
 from lightning_vision.data.file_digest import digest_of
 from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.preprocessing import Preprocessing
-from lightning_vision.data.sources.base import cache_folder
+from lightning_vision.data.store_files import HEADER_BYTES, IN_USE, lock, store_folder
 from lightning_vision.errors import DataError
+from lightning_vision.reports.files import whole_file
 from lightning_vision.types import Geometry
 
 _log = logging.getLogger(__name__)
@@ -44,13 +45,6 @@ Column = tuple[npt.DTypeLike, tuple[int, ...]]
 
 _ABSENT, _WRITTEN, _SYNCED = 0, 1, 2
 _SUMS = "checksums"
-HEADER_BYTES = 64
-IN_USE = "in_use"  # locked by all who have the store open
-
-
-def store_folder(lazy_cache_dir: str | None = None) -> Path:
-    """Folder of all stores: ``lazy_cache_dir``, else ``store`` in the cache folder of the package."""
-    return Path(lazy_cache_dir).expanduser() if lazy_cache_dir else Path(cache_folder("store"))
 
 
 def store_key(
@@ -81,7 +75,7 @@ def store_key(
         "exact_decode": preprocessing.exact_decode,
         "route": [ROUTE, torch.__version__, torchvision.__version__, PIL.__version__],
         # A store holds only masks whose values were found valid for this target.
-        "target": None if target is None else target.to_dict() | {"class_names": target.num_classes},
+        "target": None if target is None else target.meaning(),
     }
     columns = images if mask is None else (*images, mask)
     return digest_of((column.take(rows) for column in columns), settings)
@@ -133,14 +127,15 @@ class Store:
                 fresh = _allocate(sizes)
                 self._flags = _open_flags(folder / "rows", num_rows, reset=fresh)
                 text = json.dumps({**(about or {}), "rows": num_rows, "bytes": self.nbytes}, indent=1)
-                (folder / "about.json").write_text(text + "\n", encoding="utf-8")
+                with whole_file(folder / "about.json") as draft:
+                    draft.write_text(text + "\n", encoding="utf-8")
                 self._maps = {
                     name: np.memmap(folder / name, kind, "r+", shape=(num_rows, *shape))
                     for name, (kind, shape) in columns.items()
                 }
                 self._sums = np.memmap(folder / _SUMS, np.uint32, "r+", shape=(num_rows,))
                 self._in_use = os.open(folder / IN_USE, os.O_RDWR | os.O_CREAT)
-                _lock(self._in_use, shared=True)
+                lock(self._in_use, shared=True)
         except OSError as error:
             raise _cannot_write(folder, self.nbytes, error, instead) from error
         self._instead = instead
@@ -330,32 +325,8 @@ def _boot_id() -> bytes:
 def _locked(path: Path) -> Iterator[None]:
     """Hold a lock on the store while it is made: ranks open it at the same moment."""
     with open(path, "w") as file:
-        _lock(file.fileno())
+        lock(file.fileno())
         yield
-
-
-def remove_unused(folder: Path) -> bool:
-    """Remove a store, unless this or another process has it open; return whether it is gone."""
-    try:
-        with open(folder / IN_USE, "w") as file:
-            _lock(file.fileno(), wait=False)
-            shutil.rmtree(folder, ignore_errors=True)
-    except OSError:
-        return False
-    return True
-
-
-def _lock(file: int, shared: bool = False, wait: bool = True) -> None:
-    """Lock a file until it is closed.
-
-    Raises:
-        BlockingIOError: Without waiting, where another one has it.
-    """
-    try:
-        import fcntl
-    except ImportError:  # not on Windows, where one process at a time is supported
-        return
-    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
 
 
 def _cannot_write(folder: Path, needed: int, error: OSError, instead: str) -> StoreError:

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_vision.data.progress import progress
 
 _CGROUP = Path("/sys/fs/cgroup")
+_AT_ONCE = 256
+
+Found = TypeVar("Found")
 
 
 def available_cores(cgroup: Path = _CGROUP) -> int:
@@ -25,6 +38,36 @@ def divide(cores: int, ranks: int = 1) -> int:
     if cores < 1 or ranks < 1:
         raise ValueError(f"cores and ranks must be at least 1, got {cores} and {ranks}")
     return max(1, cores // ranks)
+
+
+def local_ranks() -> int:
+    """Ranks on this machine, as the launcher of this process says; 1 before ranks are started.
+
+    torchrun tells the number; Lightning tells that of all machines, the most that it can be.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        return 1
+    number = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or ""
+    return max(1, int(number)) if number.isdecimal() else 1
+
+
+def each(
+    read: Callable[[int], Found], rows: npt.NDArray[np.int64], threads: int | None = None, title: str = ""
+) -> Iterator[Found]:
+    """Call a function for every row; results in the order of the rows, few of them in memory.
+
+    Args:
+        read: Called with a row, in any thread.
+        rows: The rows.
+        threads: How many; None = this rank's part of the cores.
+        title: Of the bar that shows on a terminal how far it is; none if empty.
+    """
+    numbers = map(int, rows)
+    bar = progress(title, len(rows)) if title else nullcontext(lambda count: None)
+    with ThreadPoolExecutor(threads or divide(available_cores(), local_ranks())) as pool, bar as advance:
+        while some := list(islice(numbers, _AT_ONCE)):
+            yield from pool.map(read, some)
+            advance(len(some))
 
 
 def _quota(cgroup: Path) -> float | None:

@@ -15,7 +15,7 @@ from lightning_vision.inference.writers import LabelWriter, MaskWriter
 from lightning_vision.interruption import interruptible
 from lightning_vision.module import VisionModule
 from lightning_vision.reports.palette import class_palette
-from lightning_vision.runfolder import left_out
+from lightning_vision.runfolder import left_out, tell
 
 
 def predict_images(
@@ -46,8 +46,12 @@ def predict_images(
             given=f"trainer.devices={devices}, trainer.num_nodes={nodes}",
             override="trainer.devices=1 trainer.num_nodes=1",
         )
-    index = FilesSource(source, settings["data"].get("inputs")).read(None, settings["seed"])
-    data = build_data(index, module.geometry, instantiate(settings["preprocessing"]), settings)
+    preprocessing = instantiate(settings["preprocessing"])
+    index = FilesSource(source, settings["data"].get("inputs")).read(
+        None, settings["seed"], preprocessing=preprocessing
+    )
+    tell(index.problems)
+    data = build_data(index, module.geometry, preprocessing, settings)
     quiet = {**settings, "callbacks": {}, "logger": {}}
     trainer = build_trainer(quiet, enable_progress_bar=False, callbacks=[PredictionStream(receive)])
     with interruptible(trainer):

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lightning_vision.data import imagefile
 from lightning_vision.data.decode import decode_image
 from lightning_vision.data.headers import read_header
 from lightning_vision.data.imagefile import _without_warnings
@@ -297,13 +298,39 @@ def test_black_pngs_are_whole(tmp_path: Path, size: tuple[int, int]) -> None:
         assert not decode_image(tmp_path / "black.png", SMALL).any()
 
 
-def interlaced(width: int, height: int, rows_missing: int = 0) -> bytes:
-    """A grey interlaced PNG of zeros, by hand: seven passes of rows, each after a byte that names its filter."""
+@pytest.mark.parametrize(
+    ("dtype", "channels"), [("bool", ()), ("u1", ()), ("<u2", ()), ("u1", (2,)), ("u1", (3,)), ("u1", (4,))]
+)
+@pytest.mark.parametrize("last", [0, 167, 255])
+def test_whatever_the_last_row_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, channels: tuple[int, ...], last: int
+) -> None:
+    """To count the rows unpacks them again, so a black end, which most masks have, must do without."""
+    pixels = np.zeros((5, 7, *channels), dtype)
+    pixels[-1] = last
+    whole = encoded("PNG", pixels)
+    path = tmp_path / "a.png"
+    path.write_bytes(whole)
+    decode_image(path, SMALL)
+    if last == 0:
+        with monkeypatch.context() as patch:
+            patch.setattr(imagefile, "has_all_rows", lambda _: pytest.fail("counted"))
+            decode_image(path, SMALL)
+    taller = bytearray(whole)
+    taller[20:24] = struct.pack(">I", 6)
+    taller[29:33] = struct.pack(">I", zlib.crc32(taller[12:29]))
+    path.write_bytes(taller)
+    with pytest.raises(DataError, match="cut off"):
+        decode_image(path, SMALL)
+
+
+def interlaced(width: int, height: int, rows_missing: int = 0, value: int = 0) -> bytes:
+    """A grey interlaced PNG of one value, by hand: seven passes of rows, each after a byte that names its filter."""
     passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
     rows = []
     for top, left, down, across in passes:
         columns = len(range(left, width, across))
-        rows += [bytes(1 + columns)] * (len(range(top, height, down)) if columns else 0)
+        rows += [b"\0" + bytes([value]) * columns] * (len(range(top, height, down)) if columns else 0)
     packed = zlib.compress(b"".join(rows[: len(rows) - rows_missing]))
     head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 1))
     return b"\x89PNG\r\n\x1a\n" + head + png_chunk(b"IDAT", packed) + png_chunk(b"IEND", b"")
@@ -313,9 +340,10 @@ def interlaced(width: int, height: int, rows_missing: int = 0) -> bytes:
 def test_interlaced_pngs(tmp_path: Path, size: tuple[int, int]) -> None:
     (tmp_path / "whole.png").write_bytes(interlaced(*size))
     assert not decode_image(tmp_path / "whole.png", SMALL).any()
-    (tmp_path / "cut.png").write_bytes(interlaced(*size, rows_missing=1))
-    with pytest.raises(DataError, match="cut off"):
-        decode_image(tmp_path / "cut.png", SMALL)
+    for value in (0, 9):
+        (tmp_path / "cut.png").write_bytes(interlaced(*size, rows_missing=1, value=value))
+        with pytest.raises(DataError, match="cut off"):
+            decode_image(tmp_path / "cut.png", SMALL)
 
 
 def array_header(shape: tuple[int, ...]) -> bytes:

@@ -69,6 +69,7 @@ def test_list_and_clear(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     columns = {"images": (np.uint8, (3, 64, 64))}
     free = Store(tmp_path / "free", 3, columns, {"origin": "free.csv"})
     free.close()
+    (tmp_path / "free" / "about.json").write_text("")  # killed while it was opened
     held = Store(tmp_path / "held", 3, columns, {"origin": "held.csv"})
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "x.png").write_bytes(b"x" * 5000)

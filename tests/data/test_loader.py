@@ -47,7 +47,7 @@ class Fake(Mode):
 @contextmanager
 def ranks(rank: int, world: int) -> Iterator[None]:
     patch = pytest.MonkeyPatch()
-    patch.setattr(loader_module, "_rank_and_world", lambda: (rank, world))
+    patch.setattr(loader_module, "rank_and_world", lambda: (rank, world))
     try:
         yield
     finally:

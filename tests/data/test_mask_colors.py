@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -217,6 +219,54 @@ def test_an_unseen_color_is_refused_before_training_or_ignored(tmp_path: Path) -
     assert decode_mask(folder / "test" / "masks" / "1.png", target).tolist() == [[2, 0], [255, 255]]
     target = target_of(folder, {"ignore_index": 0}, unseen_color="ignore")
     assert decode_mask(folder / "test" / "masks" / "1.png", target).tolist() == [[2, 0], [0, 0]]
+
+
+def short_palette(path: Path, ids: npt.ArrayLike, palette: Sequence[Color]) -> Path:
+    """Write a PNG whose palette may have fewer colours than there are indices; Pillow would fill it up."""
+    pixels = np.asarray(ids, np.uint8)
+    height, width = pixels.shape
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+        (b"PLTE", np.array(palette, np.uint8).tobytes()),
+        (b"IDAT", zlib.compress(np.pad(pixels, ((0, 0), (1, 0))).tobytes())),
+        (b"IEND", b""),
+    )
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+    )
+    return path
+
+
+def test_an_index_without_a_color_is_never_black(tmp_path: Path) -> None:
+    folder = data_set(tmp_path, [paint([[0, 1], [1, 0]], [BLACK, RED])] * 2)
+    path = short_palette(folder / "train" / "masks" / "1.png", [[0, 1], [2, 3]], [BLACK, RED])
+    for use in (lambda: read(folder), lambda: decode_mask(path, spec([BLACK, RED]))):
+        with pytest.raises(DataError, match=r"1\.png: the palette has no colour for the index 3"):
+            use()
+    assert any("no colour for the index 3" in p.message for p in read(folder, strict=False).problems)
+    # Where the index is the class, nobody asks for its colour.
+    ids = TargetSpec("mask", tuple("abcd"))
+    assert decode_mask(path, ids).tolist() == [[0, 1], [2, 3]]
+    assert decode_mask(short_palette(path, [[0, 1]], [BLACK, RED]), spec([BLACK, RED])).tolist() == [[0, 1]]
+
+
+def test_unseen_colors_are_of_masks_in_colors(tmp_path: Path) -> None:
+    folder = data_set(tmp_path, [[[0, 1], [2, 1]]])
+    with pytest.raises(ConfigError, match=r"unseen_color is about masks whose colours are the classes") as caught:
+        read(folder, infer_image_num_classes=False, unseen_color="ignore")
+    assert caught.value.overrides[0] == "preprocessing.unseen_color=error"
+    said = {"colors": ["#000000", "#010101"]}
+    assert target_of(folder, said, infer_image_num_classes=False, unseen_color="ignore").ignore_unseen
+
+
+def test_given_colors_ignore_nothing_by_themselves(tmp_path: Path) -> None:
+    folder = data_set(tmp_path, [paint([[0, 1], [1, 0]], [RED, GREEN])])
+    said = {"colors": ["#ff0000", "#00ff00"]}
+    assert target_of(folder, said).ignore_index is None
+    assert target_of(folder, said | {"ignore_index": 9}).ignore_index == 9
+    assert target_of(folder, said, unseen_color="ignore").ignore_index == 255
+    assert target_of(folder).ignore_index == 255
 
 
 def test_check_tells_files_and_shares(tmp_path: Path) -> None:

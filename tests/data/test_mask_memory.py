@@ -38,6 +38,27 @@ def test_the_same_files_are_read_once(
     assert remembered_scan(*arguments) == scan_masks(masks, ROWS, colors) != expected
 
 
+@pytest.mark.parametrize("library", ["PIL", "np"])
+def test_another_decoder_reads_again(
+    masks: PackedStrings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    arguments = (str(tmp_path / "known"), masks, ROWS, False, 1, True)
+    remembered_scan(*arguments)
+    monkeypatch.setattr(f"lightning_vision.data.mask_memory.{library}.__version__", "another")
+    monkeypatch.setattr(mask_memory, "scan_masks", lambda *_: scan_masks(masks, ROWS[:1]))
+    assert remembered_scan(*arguments).read == 1
+
+
+def test_names_and_drawing_read_nothing_again(
+    masks: PackedStrings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = str(tmp_path / "known")
+    remembered_require_classes(known, masks, ROWS, TargetSpec("mask", tuple("abcd")), 1)
+    monkeypatch.setattr(mask_memory, "require_classes", lambda *_: pytest.fail("read again"))
+    drawn = TargetSpec("mask", tuple("efgh"), palette=((1, 2, 3),) * 4)
+    remembered_require_classes(known, masks, ROWS, drawn, 1)
+
+
 def test_what_was_refused_is_refused_again(masks: PackedStrings, tmp_path: Path) -> None:
     three, four = TargetSpec("mask", ("a", "b", "c")), TargetSpec("mask", ("a", "b", "c", "d"))
     for _ in range(2):

@@ -165,7 +165,7 @@ def test_a_damaged_row_is_decoded_anew(index: SampleIndex, tmp_path: Path) -> No
         after = fetch(again, list(range(N)))
         assert torch.equal(after[0], before[0])
         assert torch.equal(after[1], before[1])
-    assert again.damaged == 1
+    assert again.stores[0].damaged == 1
 
 
 def test_several_images_a_sample_from_stores_of_their_own(index: SampleIndex, tmp_path: Path) -> None:

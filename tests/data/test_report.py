@@ -8,12 +8,14 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lightning_vision import app
 from lightning_vision.data.index import Problem
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.report import Report, check_data, check_index
 from lightning_vision.data.report_page import render
+from lightning_vision.data.sources.folder import FolderSource
 from lightning_vision.data.sources.table import TableSource
 from lightning_vision.errors import DataError
 from lightning_vision.testing.datasets import broken_images, mask_table, write_image, write_mask, write_table
@@ -288,3 +290,37 @@ def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
     empty = check(tmp_path / "empty.csv", "label")
     assert len(messages(empty)) == 1
     assert "no samples" in messages(empty)[0]
+
+
+def test_an_image_behind_a_dangling_link_is_named(tmp_path: Path) -> None:
+    for i in range(4):
+        write_image(tmp_path / ("ab"[i % 2]) / f"{i}.png")
+    (tmp_path / "a" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    index = FolderSource(str(tmp_path)).read("label", 0, strict=False)
+    assert any("gone.png: no such file" in message for message in messages(check_index(index, Preprocessing())))
+
+
+@pytest.mark.parametrize(("factor", "warned"), [(16, True), (256, False)])
+def test_twelve_bit_data_in_sixteen_bits_are_warned_of(tmp_path: Path, factor: int, warned: bool) -> None:
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(6):
+        pixels = rng.integers(0, 256, (20, 20)).astype(np.uint16) * np.uint16(factor)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        rows.append({"image": f"{i}.png", "label": "ab"[i % 2], "split": ("train", "val", "test")[i // 2]})
+    report = check(write_table(tmp_path / "index.csv", rows), "label")
+    assert any("nearly black" in message for message in messages(report, "warning")) == warned
+
+
+def test_a_leak_names_a_file_of_each_split(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(9):
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+        split = "test" if i == 8 else "val" if i == 7 else "train"
+        rows.append({"image": f"{i}.png", "label": "ab"[i % 2], "split": split})
+    for i in (1, 2, 3, 4, 8):
+        shutil.copy(tmp_path / "0.png", tmp_path / f"{i}.png")
+    report = check(write_table(tmp_path / "index.csv", rows), "label")
+    (leak,) = [message for message in messages(report, "warning") if "of test" in message]
+    assert "train: 0.png = test: 8.png" in leak

@@ -142,7 +142,7 @@ def build_index(
     if not len(raw.image):
         problems.error(DataError(f"{raw.origin}: no samples"))
     for column in (raw.image, *raw.further):
-        _check_files(raw, "image", column, problems)
+        _check_files(raw, "image", column, problems, preprocessing)
     names = None if raw.target is None else read_class_names(settings.class_names, raw.folder)
     label, target = None, None
     if raw.kind == "label" and raw.target is not None:
@@ -153,7 +153,7 @@ def build_index(
     mask = None
     if raw.kind == "mask" and raw.target is not None:
         mask = raw.target
-        _check_files(raw, "mask", mask, problems)
+        _check_files(raw, "mask", mask, problems, preprocessing)
         target = _mask_target(mask, split, names, settings, problems, preprocessing)
     elif label is not None and target is not None:
         by_user = settings.class_names is not None or settings.num_classes is not None
@@ -183,6 +183,8 @@ def _split(
         if settings.val_fraction or settings.test_fraction:
             train, val, test = np.bincount(split, minlength=3).tolist()
             problems.note(f"the data are not split, so the seed {seed} drew {train} train, {val} val, {test} test")
+            if groups is not None and settings.val_fraction and not val:
+                _no_val(groups, problems)
         return split
     counts = np.bincount(raw.split, minlength=3)
     if counts[0] >= 2 and not counts[1] and settings.val_fraction > 0:
@@ -194,11 +196,22 @@ def _split(
         drawn = split_by_fraction(names, labels, settings.val_fraction, 0.0, seed, groups)
         if not drawn.any() and groups is None:
             drawn[-1] = 1
+        if not drawn.any():
+            _no_val(groups or (), problems)
+            return raw.split
         split = raw.split.copy()
         split[train] = drawn
         problems.note(f"no val split: {int((drawn == 1).sum())} of {len(train)} training samples became val")
         return split
     return raw.split
+
+
+def _no_val(groups: Sequence[str], problems: Problems) -> None:
+    count = len(set(groups))
+    problems.warn(
+        f"no val split, and none could be drawn: the {len(groups)} samples belong to {count} "
+        f"group{'s' if count > 1 else ''} (data.group), and groups stay whole"
+    )
 
 
 def _no_mask_settings(preprocessing: Preprocessing, problems: Problems) -> None:
@@ -207,10 +220,15 @@ def _no_mask_settings(preprocessing: Preprocessing, problems: Problems) -> None:
     for name, value, instead in (
         ("infer_image_num_classes", preprocessing.infer_image_num_classes or None, "decoder=unet, for data with masks"),
         ("num_classes", count, f"data.num_classes={count} preprocessing.num_classes=null"),
+        (
+            "unseen_color",
+            preprocessing.unseen_color if preprocessing.unseen_color == "ignore" else None,
+            "decoder=unet",
+        ),
     ):
         if value is not None:
             given = f"preprocessing.{name}={str(value).lower()}"
-            unset = "false" if value is True else "null"
+            unset = {True: "false", "ignore": "error"}.get(value, "null")
             problems.error(
                 ConfigError(
                     f"preprocessing.{name} is about masks, and the decoder predicts a label for each image",
@@ -238,6 +256,8 @@ def _mask_target(
         rows, strict = np.flatnonzero(training), refuse and problems.strict
         scan = remembered_scan(known, mask, rows, by_color, threads, strict)
         for _, message in scan.errors:
+            if message.endswith(": no such file"):
+                continue  # these were counted together
             if refuse:
                 problems.error(DataError(message))
             else:
@@ -284,21 +304,28 @@ def missing_files(paths: PackedStrings) -> list[int]:
     return missing
 
 
-def _check_files(raw: RawSamples, column: str, paths: PackedStrings, problems: Problems) -> None:
+def _check_files(
+    raw: RawSamples, column: str, paths: PackedStrings, problems: Problems, preprocessing: Preprocessing
+) -> None:
     missing = missing_files(paths)
-    if missing:
-        shown = "; ".join(f"{raw.where(i)}: {_short(paths[i])}" for i in missing[:5])
-        more = f" … and {len(missing) - 5} more" if len(missing) > 5 else ""
-        override = [f"data.root=FOLDER  (relative {column} paths start there)"] if raw.row is not None else []
-        if any(os.path.basename(paths[i]).lower() in MISSING_WORDS for i in missing):
-            more += " (a missing image is an empty cell; a word is the name of a file)"
-        problems.error(
-            DataError(
-                f"{raw.origin}: {len(missing)} of {len(paths)} {column} files do not exist",
-                given=shown + more,
-                override=override,
-            )
-        )
+    if not missing:
+        return
+    message = f"{raw.origin}: {len(missing)} of {len(paths)} {column} files do not exist"
+    shown = "; ".join(f"{raw.where(i)}: {_short(paths[i])}" for i in missing[:5])
+    more = f" … and {len(missing) - 5} more" if len(missing) > 5 else ""
+    if any(os.path.basename(paths[i]).lower() in MISSING_WORDS for i in missing):
+        more += " (a missing image is an empty cell; a word is the name of a file)"
+    on_bad_image = preprocessing.on_bad_image
+    # More than half are no bad images but a wrong folder, or a disk that is not there.
+    few = 2 * len(missing) <= len(paths)
+    if few and on_bad_image != "error":
+        done = "left out" if on_bad_image == "skip" else "blanked"
+        problems.warn(f"{message}; their samples are {done} (preprocessing.on_bad_image={on_bad_image}): {shown}{more}")
+        return
+    override = [f"data.root=FOLDER  (relative {column} paths start there)"] if raw.row is not None else []
+    if few:
+        override.append("preprocessing.on_bad_image=skip  (leaves out what is missing)")
+    problems.error(DataError(message, given=shown + more, override=override))
 
 
 def _short(text: str, limit: int = 300) -> str:
@@ -372,6 +399,14 @@ def _odd_labels(raw: RawSamples, settings: TargetSettings, problems: Problems) -
         )
     elif twice:
         problems.note(f"labels that are one number written in different ways are one class: {shown}")
+    alike: dict[str, list[str]] = {}
+    for value in first:
+        alike.setdefault(" ".join(value.casefold().split()), []).append(value)
+    shown = "; ".join(
+        " and ".join(f"{v} ({raw.where(first[v])})" for v in values[:5]) for values in alike.values() if len(values) > 1
+    )
+    if shown:
+        problems.warn(f"labels that differ in capitals or spaces alone are different classes: {shown}")
     words = [f"{value} ({raw.where(i)})" for value, i in first.items() if value.lower() in MISSING_WORDS - {"none"}]
     if words:
         problems.warn(f"labels that often stand for a missing value are classes here: {listed(words)}")

@@ -51,7 +51,7 @@ class FilesSource(Source):
             )
         if not isinstance(self.path, str):
             found = [os.path.abspath(os.path.expanduser(os.fspath(path))) for path in self.path]
-            return self._index(found, f"{len(found)} images", Problems(strict))
+            return self._index(found, f"{len(found)} images", Problems(strict), preprocessing)
         given = os.path.abspath(os.path.expanduser(self.path))
         if os.path.isfile(given) and given.lower().endswith(TABLE_SUFFIXES):
             return TableSource(given, inputs=self.inputs).read(wanted, seed, strict, preprocessing).as_split("test")
@@ -62,14 +62,14 @@ class FilesSource(Source):
             raise DataError(f"{given}: no images", given=listed(ignored, 5) if ignored else "an empty folder")
         if ignored:
             problems.note(f"{len(ignored)} files that are no images are left out: {listed(ignored, 5)}")
-        return self._index(found, given, problems)
+        return self._index(found, given, problems, preprocessing)
 
     @staticmethod
-    def _index(found: Sequence[str], origin: str, problems: Problems) -> SampleIndex:
+    def _index(found: Sequence[str], origin: str, problems: Problems, preprocessing: Preprocessing) -> SampleIndex:
         paths = PackedStrings.from_strings(found)
         split = np.full(len(found), 2, np.uint8)
         raw = RawSamples(paths, paths, target=None, kind=None, split=split, row=None, origin=origin, folder="")
-        return build_index(raw, TargetSettings(None, None, None, "auto", 0.0, 0.0), 0, problems)
+        return build_index(raw, TargetSettings(None, None, None, "auto", 0.0, 0.0), 0, problems, preprocessing)
 
     @staticmethod
     def _find(given: str, ignored: list[str]) -> list[str]:

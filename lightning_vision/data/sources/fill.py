@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from lightning_vision.data.geometry import first_readable
 from lightning_vision.data.headers import Header, read_header
 from lightning_vision.data.index import PackedStrings
 from lightning_vision.data.preprocessing import Preprocessing
@@ -18,11 +19,11 @@ from lightning_vision.data.sources.base import Problems
 from lightning_vision.data.sources.memory import write_picture
 from lightning_vision.data.sources.rows import DROPPED, Rows
 from lightning_vision.data.sources.spooled import own_folder
-from lightning_vision.errors import ConfigError, DataError
+from lightning_vision.errors import ConfigError, DataError, VisionError
 from lightning_vision.types import SPLITS
 
 COPIED = {"bfill": "the next row", "ffill": "the previous row", "fill_with_mode": "the most frequent row"}
-_DOT = Header(1, 1, 1, "L", 8, "PNG")
+_FILE = "preprocessing.fill_value=IMAGE.png"
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -42,7 +43,6 @@ class Absent:
     strategy: str
     before: npt.NDArray[np.int64]
     split: npt.NDArray[np.uint8] | None
-
     number: npt.NDArray[np.int64]
     columns: Sequence[str]
 
@@ -169,8 +169,8 @@ def with_constants(
 ) -> tuple[Rows, bool]:
     """Put a constant image wherever one is missing, and say whether one was.
 
-    A grey value becomes a file of the size of the row's mask, or else of the first real image of the column, with the
-    channels of that image.
+    A grey value becomes a file of the size of the row's mask, or else of the first image of the column that can be
+    read, with the channels of that image.
 
     Args:
         rows: With absolute paths.
@@ -179,34 +179,53 @@ def with_constants(
         target: Column of targets, or None.
         root: Where a relative ``fill_value`` may also start.
         preprocessing: Says what is filled in.
-        problems: Gets a note of what was filled.
-
-    Raises:
-        ConfigError: ``fill_value`` is a path that leads nowhere.
-        DataError: No real image tells the size and channels.
+        problems: Gets a note of what was filled, or an error, and the rows are left out: ``fill_value`` is a path that
+            leads nowhere, or no image tells size and channels.
     """
     holes = np.logical_or.reduce([rows.cells[name].empty for name in columns])
     if not holes.any():
         return rows, False
     cells, value = dict(rows.cells), preprocessing.fill_value
-    file = None if isinstance(value, int) else _fill_file(str(value), root)
-    for name in columns:
-        column, paths = rows.cells[name], list(rows.cells[name])
-        empty = np.flatnonzero(column.empty)
-        if len(empty) == len(paths) and file is None:
-            raise DataError(
-                f"{rows.table.path}: column {name} has no image at all, so nothing tells the size of a constant one",
-                override="preprocessing.fill_value=IMAGE.png",
-            )
-        model = _DOT if file is not None else read_header(column[int(np.argmin(column.empty))])
-        for i in empty.tolist():
-            mask = None if masks is None or file is not None else read_header(rows.cells[masks][i])
-            paths[i] = file or _constant(preprocessing, int(value or 0), mask or model, model)
-        cells[name] = PackedStrings.from_strings(paths)
+    try:
+        file = None if isinstance(value, int) else _fill_file(str(value), root)
+        for name in columns:
+            cells[name] = _filled(rows, name, masks, file, preprocessing)
+    except VisionError as error:
+        problems.error(error)
+        return rows.take(~holes), False
     setting = f"preprocessing.missing_value_strategy=fill_with_const fill_value={value}"
     what = f"{rows.table.path}: {int(holes.sum())} rows have no image in column {' or '.join(columns)}"
     problems.note(f"{what}; they get a constant one ({setting}): {rows.places(holes)}")
     return replace(rows, cells=cells, name=_names_of_holes(rows, holes, target)), True
+
+
+def _filled(rows: Rows, name: str, masks: str | None, file: str | None, preprocessing: Preprocessing) -> PackedStrings:
+    """Return a column of images, with ``file`` or a constant image in its empty cells.
+
+    Raises:
+        DataError: No image of the column can be read.
+    """
+    paths = list(rows.cells[name])
+    empty = np.flatnonzero(rows.cells[name].empty).tolist()
+    if file is not None or not empty:
+        return PackedStrings.from_strings(path or str(file) for path in paths)
+    if len(empty) == len(paths):
+        raise DataError(
+            f"{rows.table.path}: column {name} has no image at all, so nothing tells the size of a constant one",
+            override=_FILE,
+        )
+    model = first_readable(filter(None, paths), f"{rows.table.path}, column {name}", _FILE)
+    for i in empty:
+        size = model if masks is None else _size_of_mask(rows.cells[masks][i], model)
+        paths[i] = _constant(preprocessing, int(preprocessing.fill_value or 0), size, model)
+    return PackedStrings.from_strings(paths)
+
+
+def _size_of_mask(path: str, otherwise: Header) -> Header:
+    try:
+        return read_header(path)
+    except DataError:
+        return otherwise  # whoever reads the masks names it
 
 
 def _names_of_holes(rows: Rows, holes: npt.NDArray[np.bool_], target: str | None) -> PackedStrings:

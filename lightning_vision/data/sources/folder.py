@@ -20,7 +20,8 @@ from lightning_vision.data.sources.base import (
     build_index,
     wrong_kind,
 )
-from lightning_vision.data.sources.missing import no_such_path
+from lightning_vision.data.sources.fill import check_fill_value
+from lightning_vision.data.sources.missing import is_dataset, no_such_path
 from lightning_vision.data.splits import split_id
 from lightning_vision.errors import ConfigError, DataError, listed
 from lightning_vision.overrides import override
@@ -87,7 +88,11 @@ class FolderSource(Source):
                 expected="a folder",
                 override=f"data=table {override('data.path', self.path)}",
             )
+        check_fill_value(preprocessing)
         problems = Problems(strict)
+        strategy = preprocessing.missing_value_strategy
+        if strategy != "error":
+            problems.note(f"preprocessing.missing_value_strategy={strategy} is for tables: a folder has no empty cells")
         tree = _Tree(root)
         parts = tree.split_folders()
         levels: list[tuple[str, int | None]] = [*parts] or [("", None)]
@@ -169,7 +174,9 @@ class FolderSource(Source):
             f"{folder}: neither a folder for each class nor images beside masks",
             given=listed(found, 12) if found else "an empty folder",
             expected="CLASS/IMAGE.jpg, or images/NAME.jpg with masks/NAME.png; with or without train/, val/, test/",
-            override="data=table data.path=TABLE.csv",
+            override=f"data=huggingface {override('data.path', tree.root)}"
+            if is_dataset(tree.root)
+            else "data=table data.path=TABLE.csv",
         )
 
 
@@ -235,14 +242,24 @@ class _Samples:
                     problems.error(DataError(f"{tree.root}: two masks of one image", given=f"{other}, {mask}"))
                 elif key == exact:
                     by_key[key] = mask  # the same name goes before one with a suffix
-        without, used = [], set()
+        without: list[str] = []
+        used: dict[str, str] = {}
         inner = {name: split_id(name) for name in tree.folders(images)} if part is None else {}
         for image in tree.images(images):
             key = _key(image, images)
             if key not in by_key:
                 without.append(image)
                 continue
-            used.add(by_key[key])
+            if by_key[key] in used:
+                problems.error(
+                    DataError(
+                        f"{tree.root}: two images with the name of one mask, and one of them would get the other's",
+                        given=f"{used[by_key[key]]}, {image}; {by_key[key]}",
+                        expected="a mask for each image, under a name that no other image has",
+                    )
+                )
+                continue
+            used[by_key[key]] = image
             self.image.append(image)
             self.target.append(by_key[key])
             self.split.append(part if part is not None else inner.get(key.split(os.sep)[0]) if os.sep in key else None)
@@ -255,7 +272,7 @@ class _Samples:
                     override="data.masks=FOLDER",
                 )
             )
-        unused = sorted(set(by_key.values()) - used)
+        unused = sorted(set(by_key.values()) - used.keys())
         if unused:
             problems.warn(f"{os.path.join(tree.root, masks)}: {len(unused)} masks have no image: {listed(unused, 5)}")
         splits = {name: SPLITS[s] for name, s in inner.items() if s is not None}

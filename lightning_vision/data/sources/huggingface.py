@@ -24,9 +24,8 @@ _SPLIT = "split of the dataset"  # the column that tells the split of a row
 class HuggingFaceSource(TableSource):
     """Images and targets from a Hugging Face dataset.
 
-    Images are never decoded: a path that exists is used, bytes become files once, below
-    ``preprocessing.lazy_cache_dir``. Columns of class ids have the names of their classes, in their order; an id of -1
-    is a missing label.
+    Images are never decoded: bytes become files once, below ``preprocessing.lazy_cache_dir``; without bytes, the path
+    is used. Columns of class ids have the names of their classes, in their order; an id of -1 is a missing label.
 
     Args:
         path: A folder that ``save_to_disk`` wrote, an Arrow or Parquet file, a folder of such files or of images, or a

@@ -15,6 +15,7 @@ from lightning_vision.data.headers import is_image_name
 from lightning_vision.data.sources.cells import as_text, is_missing
 from lightning_vision.data.sources.memory import spool_one, write_once
 from lightning_vision.data.sources.spooled import image_folder, own_folder
+from lightning_vision.data.sources.table import USUAL_COLUMNS
 from lightning_vision.errors import ConfigError, DataError
 
 
@@ -56,9 +57,11 @@ def is_dataset(data: Any) -> bool:
 def table_of_frame(frame: Any, base: str | None = None) -> str:
     """Return the path of a table of a data frame (pandas, or anything that has ``columns`` and gives them by name).
 
+    Columns that hold something else than images, text and numbers are left out, with a printed note.
+
     Raises:
         ConfigError: Two columns have one name.
-        DataError: A cell is no image among images, or neither text nor a number elsewhere.
+        DataError: That is so of a column with a usual name, which is read unless another one is named.
     """
     names = [str(name) for name in frame.columns]
     if len(set(names)) < len(names):
@@ -70,7 +73,11 @@ def table_of_frame(frame: Any, base: str | None = None) -> str:
         try:
             columns[name] = _spooled(values, name, base) if _is_picture(first) else list(as_text(values))
         except DataError as error:
-            raise DataError(f"column {name}, {error.summary}", given=error.given, expected=error.expected) from error
+            message = f"column {name}, {error.summary}"
+            if name.strip().lower() in USUAL_COLUMNS:
+                raise DataError(message, given=error.given, expected=error.expected) from error
+            given = "" if error.given is None else f" ({error.given})"
+            print(f"note: the data frame is read without {message}{given}")
     return write_table(columns, base)
 
 
@@ -103,12 +110,16 @@ def table_of(
 
 
 def write_table(columns: Mapping[str, Sequence[str]], base: str | None) -> str:
-    """Write text columns of one length as ``<base>/tables/<digest>.csv``, and return its path."""
+    """Write text columns of one length as ``<base>/tables/<digest>.tsv``, and return its path.
+
+    The suffix says what divides the columns: it would be guessed from the header of a ``.csv``, and names of columns
+    may hold any character.
+    """
     text = io.StringIO(newline="")
-    writer = csv.writer(text)
+    writer = csv.writer(text, delimiter="\t")
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
-    return write_named(text.getvalue().encode("utf-8", "surrogateescape"), "csv", base)
+    return write_named(text.getvalue().encode("utf-8", "surrogateescape"), "tsv", base)
 
 
 def write_named(data: bytes, suffix: str, base: str | None) -> str:
@@ -130,7 +141,9 @@ def _spooled(values: Iterable[Any], column: str, base: str | None) -> list[str]:
 
 def _is_picture(value: Any) -> bool:
     """True for what only an image can be; paths as text may also be labels, and stay as they are."""
-    if isinstance(value, bytes | bytearray | memoryview | Mapping | os.PathLike) or hasattr(value, "getbands"):
+    if isinstance(value, Mapping):
+        return not {"bytes", "path"}.isdisjoint(value)
+    if isinstance(value, bytes | bytearray | memoryview | os.PathLike) or hasattr(value, "getbands"):
         return True
     return getattr(value, "ndim", 0) >= 2
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps
 
 from lightning_vision.data.headers import array_layout
+from lightning_vision.data.imagefile import open_image
 from lightning_vision.data.sources.base import cache_folder
 from lightning_vision.errors import DataError
 
@@ -27,8 +28,8 @@ def spool(images: Iterable[Any], folder: str | os.PathLike[str] | None = None) -
     Args:
         images: Any mix of paths; encoded bytes (kept as they are); Pillow images (one that was opened from a file and
             not touched since stands for that file; EXIF orientation is applied to the others); mappings with
-            ``path`` or ``bytes``; arrays or tensors ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, C from 1 to 4 (see
-            ``array_layout`` where both fit): uint8, uint16, bool, or floats from 0 (black) to 1 (white).
+            ``bytes``, or else ``path``; arrays or tensors ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, C from 1 to 4
+            (see ``array_layout`` where both fit): uint8, uint16, bool, or floats from 0 (black) to 1 (white).
         folder: Where files are written. None = ``images`` in the user's cache folder.
 
     Raises:
@@ -62,22 +63,17 @@ def spool_one(image: Any, folder: str, keep_unknown: bool = False) -> str:
         return path
     if isinstance(image, Mapping):
         known, content = image.get("path"), image.get("bytes")
-        if known and os.path.isfile(known) and (content is None or _is_file(str(known), content)):
-            return os.path.abspath(str(known))
         if content is None:
+            if known and os.path.isfile(known):
+                return os.path.abspath(str(known))
             raise DataError("a mapping without an existing path and without bytes", given=sorted(map(str, image)))
-        image = content
+        image = content  # a path beside bytes may be their name on another machine, and another file here
     if isinstance(image, bytes | bytearray | memoryview):
         return _spool_bytes(bytes(image), folder, keep_unknown)
     if isinstance(image, Image.Image):
         source = _untouched_file(image)
         return source if source is not None else _spool_picture(ImageOps.exif_transpose(image), folder)
     return _spool_picture(_from_array(image), folder)
-
-
-def _is_file(path: str, content: bytes) -> bool:
-    """Tell whether a path that came with bytes is theirs: often it is the name that they had on another machine."""
-    return os.path.isabs(path) and os.path.getsize(path) == len(content)
 
 
 def _untouched_file(image: Image.Image) -> str | None:
@@ -93,7 +89,7 @@ def _untouched_file(image: Image.Image) -> str | None:
 
 def _spool_bytes(data: bytes, folder: str, keep_unknown: bool) -> str:
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(np.frombuffer(data, np.uint8)) as image:
             suffix = {"JPEG": "jpg"}.get(image.format or "", (image.format or "img").lower())
     except Exception as error:  # Pillow's plugins raise nearly every type on broken headers
         if not keep_unknown:

@@ -38,6 +38,7 @@ TARGET_COLUMNS: dict[TargetKind, tuple[str, ...]] = {
 }
 _SPOOLED = re.compile(r"/.*/([0-9a-f]{40}\.[a-z0-9]+)", re.DOTALL)  # see sources/memory.py
 SPLIT_COLUMNS = ("split", "subset", "partition")
+USUAL_COLUMNS = frozenset((*IMAGE_COLUMNS, *TARGET_COLUMNS["label"], *TARGET_COLUMNS["mask"], *SPLIT_COLUMNS))
 
 
 class TableSource(Source):
@@ -255,14 +256,18 @@ def _existing(table: Table, argument: str, name: str) -> str:
     if str(name) in table.header:
         return str(name)
     near = nearest(str(name), table.header)
+    if argument == "inputs":
+        way = f"data.inputs=[{','.join(table.header[:2])}]"
+    elif near is None and argument in ("group", "split"):
+        way = f"data.{argument}=null"  # any other column would be taken without a word, and mean nothing
+    else:
+        way = override(f"data.{argument}", near or table.header[0])
     raise ConfigError(
         f"{table.path}: data.{argument} is no column of the table",
         given=name,
         expected=listed(table.header),
         nearest=near,
-        override=override(f"data.{argument}", near or table.header[0])
-        if argument != "inputs"
-        else f"data.inputs=[{','.join(table.header[:2])}]",
+        override=way,
     )
 
 

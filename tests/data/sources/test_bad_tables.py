@@ -82,6 +82,24 @@ def test_one_number_in_two_ways(tmp_path: Path) -> None:
     assert named.label.tolist() == [0, 2, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["10.0", "2.0", "1.0"], ("1.0", "2.0", "10.0")),
+        (["0.5", "-1", "12", ".25"], ("-1", ".25", "0.5", "12")),
+        (["10.0", "2.0", "x"], ("10.0", "2.0", "x")),
+    ],
+)
+def test_numbers_are_in_their_order_as_they_are_written(
+    tmp_path: Path, labels: list[str], names: tuple[str, ...]
+) -> None:
+    index = read(labelled(tmp_path, labels), val_fraction=0, test_fraction=0)
+    assert index.target is not None
+    assert index.label is not None
+    assert index.target.class_names == names
+    assert [names[i] for i in index.label] == labels
+
+
 def test_words_for_missing_values_are_classes_and_said_to_be(tmp_path: Path) -> None:
     index = read(labelled(tmp_path, ["a", "nan", "a", "none"]), val_fraction=0, test_fraction=0)
     assert "stand for a missing value are classes here: nan (row 3)" in messages(index, "warning")
@@ -130,3 +148,15 @@ def test_groups_stay_whole_where_val_is_drawn_from_train(tmp_path: Path) -> None
     index = read(path, group="video", val_fraction=0.25)
     assert index.counts() == {"train": 12, "val": 4, "test": 4}
     assert messages(index, "warning") == ""
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_one_group_leaves_no_val(tmp_path: Path, split: bool) -> None:
+    path = labelled(tmp_path, list("abab"))
+    header, *rows = path.read_text(encoding="utf-8").splitlines()
+    lines = [f"{header},video,split", *(f"{row},v,train" for row in rows)]
+    path.write_text("\n".join(line if split else line.rpartition(",")[0] for line in lines), encoding="utf-8")
+    index = read(path, group="video")
+    assert index.counts() == {"train": 4, "val": 0, "test": 0}
+    assert "none could be drawn: the 4 samples belong to 1 group (data.group)" in messages(index, "warning")
+    assert "became val" not in messages(index, "note")

@@ -171,6 +171,43 @@ def test_a_constant_has_the_size_of_the_mask(tmp_path: Path) -> None:
         assert (image.size, image.mode) == ((4, 7), "L")
 
 
+def test_an_unreadable_first_image_tells_no_size(tmp_path: Path) -> None:
+    path = table(tmp_path)
+    (tmp_path / "0.png").write_bytes(b"torn")
+    with Image.open(read(path, "fill_with_const", 90).image_path(1)) as image:
+        assert image.size == (8, 7), "that of 1.png"
+    for i in range(4):
+        (tmp_path / f"{i}.png").write_bytes(b"torn")
+    with pytest.raises(DataError, match="none of the first 5 images can be read"):
+        read(path, "fill_with_const", 90)
+
+
+@pytest.mark.parametrize("fill", [7, "gone.png"])
+def test_what_cannot_be_filled_is_one_problem_of_check(tmp_path: Path, fill: int | str) -> None:
+    path = table(tmp_path)
+    for i in range(4):
+        (tmp_path / f"{i}.png").write_bytes(b"torn")
+    index = read(path, "fill_with_const", fill, strict=False)
+    assert len(index) == 5
+    errors = [p.message for p in index.problems if p.severity == "error"]
+    assert len(errors) == 1
+    assert "preprocessing.fill_value" in errors[0]
+
+
+def test_an_unreadable_mask_tells_no_size(tmp_path: Path) -> None:
+    for i in range(4):
+        write_image(tmp_path / f"{i}.png", 3, 5, "L", seed=i)
+        write_mask(tmp_path / f"m{i}.png", np.eye(3, 5, dtype=np.int64))
+    (tmp_path / "m1.png").unlink()
+    path = tmp_path / "t.csv"
+    rest = "".join(f"{i}.png,m{i}.png,train\n" for i in (2, 3))
+    path.write_text(f"image,mask,split\n0.png,m0.png,train\n,m1.png,train\n{rest}", encoding="utf-8")
+    index = read(path, "fill_with_const", 255, "mask", strict=False, val_fraction=0)
+    with Image.open(index.image_path(1)) as image:
+        assert image.size == (5, 3)
+    assert [p.severity for p in index.problems if "1 of 4 mask files do not exist" in p.message] == ["error"]
+
+
 def test_a_path(tmp_path: Path) -> None:
     path = table(tmp_path)
     for given_ in ("3.png", str(tmp_path / "3.png")):

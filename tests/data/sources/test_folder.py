@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lightning_vision.data.index import SampleIndex
+from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.sources.folder import FolderSource
 from lightning_vision.errors import ConfigError, DataError
 from lightning_vision.testing.datasets import class_folders, write_image, write_mask
@@ -145,6 +146,16 @@ def test_folders_that_are_neither(tmp_path: Path) -> None:
         read(tmp_path / "a.jpg")
     with pytest.raises(ConfigError, match="does not exist"):
         read(tmp_path / "no")
+
+
+def test_a_folder_has_no_empty_cells(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_image(tmp_path / name / "1.png")
+    source = FolderSource(str(tmp_path))
+    with pytest.raises(ConfigError, match="needs preprocessing"):
+        source.read("label", 0, preprocessing=Preprocessing(missing_value_strategy="fill_with_const"))
+    index = source.read("label", 0, preprocessing=Preprocessing(missing_value_strategy="bfill"))
+    assert any("is for tables" in problem.message for problem in index.problems if problem.severity == "note")
 
 
 @pytest.mark.real_data

@@ -105,6 +105,37 @@ def test_missing_values_of_frames_are_empty_cells(tmp_path: Path) -> None:
     assert whole.target.class_names == ("1", "2")
 
 
+def test_columns_that_no_table_can_hold_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = [np.full((4, 4), i, np.uint8) for i in range(4)]
+    frame = pandas.DataFrame(
+        {
+            "image": images,
+            "label": list("abab"),
+            "boxes": [[1, 2]] * 4,
+            "about": [{"camera": 1}] * 4,
+            "thumbs": [b"none"] * 4,
+        }
+    )
+    index = read(frame, tmp_path, val_fraction=0, test_fraction=0)
+    assert len(index) == 4
+    said = capsys.readouterr().out
+    assert "read without column boxes, row 1: neither text nor a number (list)" in said
+    assert "column about" in said
+    assert "column thumbs" in said
+    with pytest.raises(ConfigError, match=r"data\.target is no column"):
+        read(frame, tmp_path, target="boxes")
+
+
+@pytest.mark.parametrize("name", ["a;b;c;d", "a,b|c", "a\tb\tc"])
+def test_names_of_columns_may_hold_delimiters(tmp_path: Path, name: str) -> None:
+    images = [np.full((4, 4), i, np.uint8) for i in range(4)]
+    frame = pandas.DataFrame({"image": images, "label": ["x;1", "y\t2"] * 2, name: [1] * 4})
+    index = read(frame, tmp_path, val_fraction=0, test_fraction=0)
+    assert index.target is not None
+    assert index.target.class_names == ("x;1", "y\t2")
+    assert read(frame, tmp_path, "label", target=name, num_classes=2, val_fraction=0, test_fraction=0).label is not None
+
+
 def test_a_drawn_split_does_not_depend_on_the_cache_folder(tmp_path: Path) -> None:
     frame = pandas.DataFrame({"image": [np.full((4, 4), i, np.uint8) for i in range(40)], "label": list("abab") * 10})
     splits = [read(frame, tmp_path / name, val_fraction=0.3).split.tolist() for name in ("one", "other/place")]
@@ -114,8 +145,8 @@ def test_a_drawn_split_does_not_depend_on_the_cache_folder(tmp_path: Path) -> No
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="column image, row 2: bytes that are no image"):
         settings_of(pandas.DataFrame({"image": [RGB, b"no image"], "label": [1, 2]}), str(tmp_path))
-    with pytest.raises(DataError, match="column boxes, row 1: neither text nor a number"):
-        settings_of(pandas.DataFrame({"image": [RGB], "boxes": [[1, 2]]}), str(tmp_path))
+    with pytest.raises(DataError, match="column labels, row 1: neither text nor a number"):
+        settings_of(pandas.DataFrame({"image": [RGB], "labels": [[1, 2]]}), str(tmp_path))
     for wrong in (object(), (1, 2, 3), 7):
         with pytest.raises(ConfigError, match="data is"):
             settings_of(wrong)

@@ -144,13 +144,20 @@ def test_floats_from_black_to_white(tmp_path: Path, kind: type) -> None:
             spool([wrong], tmp_path)
 
 
-def test_a_path_beside_bytes_is_used_if_it_is_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_image(tmp_path / "a.png", seed=1)
-    content, other = path.read_bytes(), write_image(tmp_path / "b.png", 9, 9, seed=2).read_bytes()
+def test_bytes_go_before_the_path_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, other = (write_image(tmp_path / f"{seed}.bmp", seed=seed) for seed in (1, 2))
+    assert path.stat().st_size == other.stat().st_size, "the size does not tell them apart"
     monkeypatch.chdir(tmp_path)
-    assert spool([{"path": str(path), "bytes": content}], tmp_path / "s") == [str(path)]
-    for named in (str(path), "a.png"):
-        assert Path(spool([{"path": named, "bytes": other}], tmp_path / "s")[0]).read_bytes() == other
+    for named in (str(path), "1.bmp", "gone.bmp"):
+        spooled = Path(spool([{"path": named, "bytes": other.read_bytes()}], tmp_path / "s")[0])
+        assert spooled.read_bytes() == other.read_bytes()
+        assert spooled.parent == tmp_path / "s"
+
+
+def test_bytes_of_other_programs_are_no_image(tmp_path: Path) -> None:
+    drawing = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+    with pytest.raises(DataError, match="bytes that are no image"):
+        spool([drawing], tmp_path)
 
 
 def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
