@@ -235,9 +235,12 @@ class LazyCached(Mode):
     def _at_hand(self, rows: Rows) -> Copy | None:
         """Tell the kernel what will be read; see ``Mode._at_hand``."""
         slots = self._slots(rows)
+        at_hand = True
         for store in self.stores:
-            store.will_need(slots[store.complete(slots)])
-        if not all((store.complete(slots) & store.verified(slots)).all() for store in self.stores):
+            done = store.complete(slots)
+            store.will_need(slots if done.all() else slots[done])
+            at_hand = at_hand and bool((done & store.verified(slots)).all())
+        if not at_hand:
             return None
 
         def copy(images: Tensor, masks: Tensor | None) -> list[Failure]:
@@ -260,6 +263,8 @@ class LazyCached(Mode):
 
     def _parts(self, images: Tensor, masks: Tensor | None) -> list[tuple[Store, dict[str, Tensor]]]:
         """What of a sample, or of a batch, belongs to each store: its image's channels, and to the first the mask."""
+        if len(self.stores) == 1:
+            return [(self.stores[0], {"images": images} if masks is None else {"images": images, "masks": masks})]
         parts: list[tuple[Store, dict[str, Tensor]]] = []
         for store, image in zip(self.stores, images.split(self.decoder.geometry.num_channels, -3), strict=True):
             parts.append((store, {"images": image} if masks is None or parts else {"images": image, "masks": masks}))

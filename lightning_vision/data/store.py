@@ -221,7 +221,7 @@ class Store:
 
         Not where a few of them show that the rows are in memory: telling costs a third of copying them.
         """
-        if not hasattr(os, "posix_fadvise") or all(map(self._in_memory, slots[:: max(1, len(slots) // 4)].tolist())):
+        if not hasattr(os, "posix_fadvise") or all(map(self._in_memory, slots[:: max(1, len(slots) // 2)].tolist())):
             return
         for name, file in self._files.items():
             each = self._row_bytes[name]
