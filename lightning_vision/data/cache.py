@@ -91,11 +91,7 @@ def render(found: Sequence[Entry], lazy_cache_dir: str | None = None) -> str:
             lines.append("  ".join([*cells, row[4]]))
     total = _size(sum(e.nbytes for e in found))
     lines.append(f"{len(found)} {'store' if len(found) == 1 else 'stores'}, {total} in {folder}")
-    images = _images(folder, lazy_cache_dir)
-    size = disk_bytes(images)
-    if size:
-        lines.append(f"images that came from memory: {_size(size)} in {images}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_images(folder, lazy_cache_dir)])
 
 
 def clear(lazy_cache_dir: str | None = None) -> str:
@@ -114,16 +110,14 @@ def clear(lazy_cache_dir: str | None = None) -> str:
     if kept:
         names = listed((f"{entry.origin} ({_size(entry.nbytes)})" for entry in kept), 5)
         lines.append(f"kept {len(kept)}, which a process has open or which cannot be removed: {names}")
-    images = _images(folder, lazy_cache_dir)
+    return "\n".join([*lines, *_images(folder, lazy_cache_dir)])
+
+
+def _images(folder: Path, lazy_cache_dir: str | None) -> list[str]:
+    """Tell of the images that came from memory, which lie beside the stores of the user's cache."""
+    images = (folder if lazy_cache_dir else folder.parent) / IMAGES
     size = disk_bytes(images)
-    if size:
-        lines.append(f"kept {_size(size)} of images that came from memory, which runs refer to: {images}")
-    return "\n".join(lines)
-
-
-def _images(folder: Path, lazy_cache_dir: str | None) -> Path:
-    """Folder of images that came from memory, which lies beside the stores of the user's cache."""
-    return (folder if lazy_cache_dir else folder.parent) / IMAGES
+    return [f"images that came from memory: {_size(size)} in {images}, kept: runs refer to them"] if size else []
 
 
 def _size(nbytes: int) -> str:
