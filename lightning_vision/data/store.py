@@ -156,7 +156,10 @@ class Store:
     def verify(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Compare the checksums of rows that are complete; return which rows may be read, bool ``(B,)``."""
         done = self.complete(slots)
-        for slot in np.unique(slots[done & ~self._verified[slots]]).tolist():
+        pending = done & ~self._verified[slots]
+        if not pending.any():
+            return done
+        for slot in np.unique(slots[pending]).tolist():
             self._compare(slot, self._sum(values[slot] for values in self._maps.values()))
         return done & self._verified[slots]
 
