@@ -463,11 +463,12 @@ def _composed_with_keys(
     words, named = [config] if isinstance(config, str) else list(config or ()), dict(choices)
     extra = dict(named.pop("overrides", {}))
     data = named.get("data")
-    if data is not None and (type(data).__module__.startswith("datasets.") or not isinstance(data, str | Mapping)):
-        from lightning_vision.data.sources.in_python import settings_of
+    if data is not None and not isinstance(data, str):
+        from lightning_vision.data.sources.in_python import is_dataset, settings_of
 
-        named["data"] = "table"
-        extra = settings_of(data, extra.get("preprocessing.lazy_cache_dir")) | extra
+        if is_dataset(data) or not isinstance(data, Mapping):
+            named["data"] = "table"
+            extra = settings_of(data, extra.get("preprocessing.lazy_cache_dir")) | extra
     keys = override_keys(words) + list(named) + list(extra)
     return compose(words, **named, **extra), keys
 

@@ -228,8 +228,10 @@ class VisionModule(LightningModule):
         if self.original_scores is None or logits is None:
             return
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        read = ~batch["blank"] if "blank" in batch else torch.ones(len(logits), dtype=torch.bool)
-        for row, sample in zip(batch["index"][read].tolist(), logits[read], strict=True):
+        blank = batch["blank"].tolist() if "blank" in batch else [False] * len(logits)
+        for row, sample, unread in zip(batch["index"].tolist(), logits, blank, strict=True):
+            if unread:
+                continue
             mask = torch.as_tensor(data.original_mask(row)).to(logits.device)
             size = (mask.shape[-2], mask.shape[-1])
             resize = data.preprocessing.resize

@@ -182,7 +182,12 @@ class Mode:
 
     def _fill(self, rows: Rows, images: Tensor, masks: Tensor | None, pool: Executor) -> Wait:
         """Begin to decode into ``images`` ``(B, C, H, W)`` and ``masks`` ``(B, H, W)``, one task an image."""
-        return decode_into(self.decoder, rows, images, masks, pool)
+        return _waiting(
+            [
+                pool.submit(self.decoder, row, images[i], None if masks is None else masks[i])
+                for i, row in enumerate(rows.tolist())
+            ]
+        )
 
     def _room(self, rows: Rows, pin_memory: bool) -> dict[str, Tensor]:
         """Return an uninitialised ``image`` ``(B, C, H, W)`` and, with masks, ``target`` ``(B, H, W)``."""
@@ -296,7 +301,7 @@ class Eager(Mode):
 
         def fill(part: slice) -> list[Failure]:
             masks = None if self.masks is None else self.masks[part]
-            return decode_into(self.decoder, self.rows[part], self.images[part], masks, pool)()
+            return self._fill(self.rows[part], self.images[part], masks, pool)()
 
         failures = _in_blocks(self, fill, 1024, advance)
         self._failed = {failure.position: failure.error for failure in failures}
@@ -400,14 +405,6 @@ def _check_memory(needed: int, rows: int, ranks: int) -> None:
             expected=f"at most {max(free, 0) / 2**30:.2f} GiB, which is free now",
             override=["preprocessing.mode=lazy", "preprocessing.in_memory=false", "preprocessing.mode=lazy_cached"],
         )
-
-
-def decode_into(decoder: SampleDecoder, rows: Rows, images: Tensor, masks: Tensor | None, pool: Executor) -> Wait:
-    """Begin to decode rows into ``images`` ``(B, C, H, W)`` and ``masks`` ``(B, H, W)``, one task an image."""
-    futures = [
-        pool.submit(decoder, row, images[i], None if masks is None else masks[i]) for i, row in enumerate(rows.tolist())
-    ]
-    return _waiting(futures)
 
 
 def _waiting(futures: list[Future[None]]) -> Wait:

@@ -22,6 +22,7 @@ from lightning_vision.data.mask_values import mask_target
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.splits import split_by_fraction
 from lightning_vision.errors import ConfigError, DataError, VisionError, listed
+from lightning_vision.overrides import grammar
 from lightning_vision.types import SPLITS, MaskValues, TargetKind, TargetSpec
 
 Repeats = list[list[int]]
@@ -217,23 +218,18 @@ def _no_val(groups: Sequence[str], problems: Problems) -> None:
 def _no_mask_settings(preprocessing: Preprocessing, problems: Problems) -> None:
     """Refuse settings of masks where the targets are labels."""
     count = preprocessing.num_classes
-    for name, value, instead in (
-        ("infer_image_num_classes", preprocessing.infer_image_num_classes or None, "decoder=unet, for data with masks"),
-        ("num_classes", count, f"data.num_classes={count} preprocessing.num_classes=null"),
-        (
-            "unseen_color",
-            preprocessing.unseen_color if preprocessing.unseen_color == "ignore" else None,
-            "decoder=unet",
-        ),
+    for name, value, unset, instead in (
+        ("infer_image_num_classes", preprocessing.infer_image_num_classes, False, "decoder=unet, for data with masks"),
+        ("num_classes", count, None, f"data.num_classes={count} preprocessing.num_classes=null"),
+        ("unseen_color", preprocessing.unseen_color, "error", "decoder=unet"),
     ):
-        if value is not None:
-            given = f"preprocessing.{name}={str(value).lower()}"
-            unset = {True: "false", "ignore": "error"}.get(value, "null")
+        if value != unset:
+            given = f"preprocessing.{name}={grammar(value)}"
             problems.error(
                 ConfigError(
                     f"preprocessing.{name} is about masks, and the decoder predicts a label for each image",
                     given=given,
-                    override=[f"preprocessing.{name}={unset}", instead],
+                    override=[f"preprocessing.{name}={grammar(unset)}", instead],
                 )
             )
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from lightning_vision.data.index import PackedStrings, Packer
 from lightning_vision.data.sources.fast_csv import LARGE, fast_columns
-from lightning_vision.data.sources.missing import is_dataset, no_such_path
+from lightning_vision.data.sources.missing import is_saved_dataset, no_such_path
 from lightning_vision.data.sources.tabular import TABLE_SUFFIXES, Table, all_image_names
 from lightning_vision.errors import ConfigError, DataError
 from lightning_vision.overrides import override
@@ -170,7 +170,7 @@ def existing_file(path: str) -> str:
         f"{full} is a folder",
         given=override("data.path", path),
         expected="a CSV, TSV or Parquet file",
-        override=f"data={'huggingface' if is_dataset(full) else 'folder'} {override('data.path', path)}",
+        override=f"data={'huggingface' if is_saved_dataset(full) else 'folder'} {override('data.path', path)}",
     )
 
 

@@ -21,7 +21,7 @@ from lightning_vision.data.sources.base import (
     wrong_kind,
 )
 from lightning_vision.data.sources.fill import check_fill_value
-from lightning_vision.data.sources.missing import is_dataset, no_such_path
+from lightning_vision.data.sources.missing import is_saved_dataset, no_such_path
 from lightning_vision.data.splits import split_id
 from lightning_vision.errors import ConfigError, DataError, listed
 from lightning_vision.overrides import override
@@ -175,7 +175,7 @@ class FolderSource(Source):
             given=listed(found, 12) if found else "an empty folder",
             expected="CLASS/IMAGE.jpg, or images/NAME.jpg with masks/NAME.png; with or without train/, val/, test/",
             override=f"data=huggingface {override('data.path', tree.root)}"
-            if is_dataset(tree.root)
+            if is_saved_dataset(tree.root)
             else "data=table data.path=TABLE.csv",
         )
 

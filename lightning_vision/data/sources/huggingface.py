@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.sources.arrow import ArrowTable
 from lightning_vision.data.sources.in_python import write_named
-from lightning_vision.data.sources.missing import no_such_path
+from lightning_vision.data.sources.missing import is_saved_dataset, no_such_path
 from lightning_vision.data.sources.table import TableSource
 from lightning_vision.data.sources.tabular import PARQUET_SUFFIXES, Table
 from lightning_vision.data.splits import split_id
@@ -254,7 +254,7 @@ def _load(path: str, name: str | None, revision: str | None) -> Mapping[str, Any
         wanted = "a folder or a file of a dataset, or a name on the hub"
         raise no_such_path("data.path", path, wanted, os.path.isdir)
     try:
-        if any(os.path.isfile(os.path.join(local, file)) for file in ("state.json", "dataset_dict.json")):
+        if is_saved_dataset(local):
             found = datasets.load_from_disk(local)
         elif local.endswith(".arrow") and exists:
             found = datasets.Dataset.from_file(local)

@@ -9,9 +9,9 @@ from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.overrides import override
 
 
-def is_dataset(folder: str) -> bool:
+def is_saved_dataset(folder: str) -> bool:
     """Whether a folder was written by ``save_to_disk`` of Hugging Face's datasets."""
-    return any(os.path.isfile(os.path.join(folder, name)) for name in ("dataset_dict.json", "dataset_info.json"))
+    return any(os.path.isfile(os.path.join(folder, name)) for name in ("state.json", "dataset_dict.json"))
 
 
 def no_such_path(key: str, given: str, expected: str, fits: Callable[[str], bool]) -> ConfigError:
