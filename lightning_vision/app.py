@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 from lightning_vision import garbage, runfolder
 from lightning_vision.config import ACTIONS, compose, instantiate
 from lightning_vision.errors import ConfigError, DataError, listed
-from lightning_vision.resolve import Plan, plain, read_index, resolve
+from lightning_vision.outputs import main_output, outputs_of
+from lightning_vision.resolve import Plan, better, look, plain, read_index, resolve, targets_of
 from lightning_vision.settings import (
     OWN,
     for_checkpoint,
@@ -25,15 +26,18 @@ from lightning_vision.settings import (
     with_trained_classes,
 )
 from lightning_vision.signatures import class_constants
+from lightning_vision.tasks import TASKS
 from lightning_vision.types import SPLITS
 
 if TYPE_CHECKING:
     from lightning_vision.data.datamodule import VisionDataModule
     from lightning_vision.data.index import SampleIndex
-    from lightning_vision.inference.predictor import Prediction
+    from lightning_vision.inference.prediction import Prediction
     from lightning_vision.module import VisionModule
     from lightning_vision.types import Split
 
+# Of the 95 % interval of a figure.
+ENDS = ("ci95_low", "ci95_high")
 EXAMPLE_CHECKPOINT = "checkpoint=outputs/DATE/TIME/checkpoints/best.ckpt"
 
 
@@ -129,7 +133,7 @@ def fit(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> Res
     finally:
         # Also after an interruption: what was trained so far is worth a look.
         if trainer.is_global_zero:
-            report_pictures(folder, plan.config["monitor"])
+            report_pictures(folder, plan.config["monitor"], better(plan.config["monitor"]))
     best = trainer.checkpoint_callback
     path = Path(getattr(best, "best_model_path", "") or folder / "checkpoints" / "last.ckpt")
     metrics = {"epochs": float(trainer.current_epoch)}
@@ -280,11 +284,13 @@ def check(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> b
         ConfigError: A setting with which nothing can be read at all.
         DataError: The table or folder cannot be read at all, or the report cannot be written.
     """
-    from lightning_vision.data.report import check_data
+    from lightning_vision.data.report import check_index
     from lightning_vision.data.report_page import render
 
     cfg = _composed(config, choices)
-    report = check_data(plain(cfg))
+    index, config = look(cfg)
+    task = config["task"] if config["task"] in TASKS else None
+    report = check_index(index, instantiate(config["preprocessing"]), config["image_size"], cfg.quick, task)
     print(report.to_json() if cfg.report == "-" else render(report))
     if cfg.report not in (None, "-"):
         report.write(Path(cfg.report).expanduser())
@@ -339,12 +345,20 @@ def _data_to_score(
 ) -> tuple[dict[str, Any], SampleIndex, bool]:
     """Settings and rows beside a checkpoint, and whether they are other data than it was trained on."""
     from lightning_vision.checkpoint import require_channels, require_same_target
+    from lightning_vision.data.normal_class import as_trained
 
     settings = for_checkpoint(saved, plain(cfg), keys)
-    trained = module.task.target
+    outputs, main = outputs_of(settings), main_output(settings)
     other_data = not same_data(settings["data"], saved["data"])
+    # Every class but the normal one is anomalous, so other data may have classes of their own.
+    own = [name for name, node in outputs.items() if node["task"] != "anomaly"]
     if other_data:
-        settings["data"] = with_trained_classes(settings["data"], trained, keys)
+        named = settings["data"].get("class_names")
+        settings["data"] = with_trained_classes(settings["data"], module.head(main).task.target, keys)
+        if main not in own and "class_names" in settings["data"]:
+            settings["data"]["class_names"] = named
+        for name in own if settings.get("outputs") else ():
+            outputs[name]["class_names"] = list(module.head(name).task.target.class_names)
         if "val_fraction" in settings["data"]:
             settings["data"]["val_fraction"] = 0.0  # nothing is trained, so no rows are held back from it
     else:
@@ -353,9 +367,11 @@ def _data_to_score(
         settings["data"] = {k: v for k, v in settings["data"].items() if k in typed} | {
             k: v for k, v in saved["data"].items() if k not in typed
         }
-    index = read_index(settings, trained.kind)
-    assert index.target is not None
-    require_same_target(trained, index.target, index.origin)
+    index = read_index(settings)
+    for name in set(outputs) - set(own):
+        index = as_trained(index, module.head(name).task.target, None if name == main else name)
+    for name, found in targets_of(index, settings).items():
+        require_same_target(module.head(name).task.target, found, index.origin)
     if other_data and "preprocessing.num_channels" not in keys:
         require_channels(module.geometry, index, settings["preprocessing"]["infer_image_sample_size"])
     return settings, index, other_data
@@ -391,8 +407,14 @@ def _evaluate(trainer: Any, module: VisionModule, data: VisionDataModule, split:
             trainer.loggers = []  # these figures are of no epoch: they would become one more row of metrics.csv
             rows = trainer.validate(module, data, verbose=False)
     figures = {key: float(value) for key, value in rows[0].items()}
-    for figure, values in module.task.per_class(module.results[split]).items():
-        figures |= {f"{split}/{figure}/{name}": value for name, value in values.items()}
+    heads = module.named_heads()
+    for name, head in heads:
+        prefix = split if len(heads) == 1 else f"{split}/{name}"
+        for figure, values in head.task.per_class(head.results[split]).items():
+            figures |= {f"{prefix}/{figure}/{class_name}": value for class_name, value in values.items()}
+        if split == "test":
+            for figure, ends in head.task.intervals(head.results[split]).items():
+                figures |= {f"{prefix}/{figure}/{end}": value for end, value in zip(ENDS, ends, strict=True)}
     return figures
 
 
@@ -413,7 +435,8 @@ def _resumed(path: str, cfg: DictConfig, keys: Sequence[str]) -> Plan:
     state = checkpoints.read(path)
     kept = state[checkpoints.KEY]
     plan = resolve(for_resume(kept["config"], plain(cfg), keys))
-    checkpoints.require_same_target(checkpoints.target_of(state), plan.target, plan.index.origin)
+    for name, target in checkpoints.targets_of(state).items():
+        checkpoints.require_same_target(target, plan.outputs[name].target, plan.index.origin)
     trained = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     epochs = plan.config["trainer"]["max_epochs"]
     if epochs is not None and 0 <= epochs < trained:

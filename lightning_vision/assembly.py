@@ -27,10 +27,14 @@ from lightning_vision.decoders.base import Decoder, cells
 from lightning_vision.encoders.base import Encoder
 from lightning_vision.encoders.inputs import InputsEncoder
 from lightning_vision.errors import CheckpointError, ConfigError, listed, nearest
+from lightning_vision.head import Head, HeadOutput
+from lightning_vision.inlet import Inlet, reduce_cells
+from lightning_vision.losses.base import Loss
 from lightning_vision.module import VisionModule
-from lightning_vision.resolve import Plan
+from lightning_vision.outputs import OutputPlan, columns_of, in_order, outputs_of
+from lightning_vision.resolve import Plan, calibrated
 from lightning_vision.signatures import class_constants
-from lightning_vision.tasks import TASKS
+from lightning_vision.tasks import task_class
 from lightning_vision.types import IMAGENET_STATS, FeatureInfo, Geometry, PixelStats, TargetSpec
 
 # Settings of an encoder that its features do not depend on, given the weights.
@@ -42,17 +46,18 @@ PROBE_SIZE = 32
 
 
 def build_module(plan: Plan) -> VisionModule:
-    """Build the model of a plan, with its loss and optimizer."""
+    """Build the model of a plan, with its losses and optimizer."""
     config = plan.config
     encoder = _build_encoder(config, plan.encoder_rebuild)
     stats = _pixel_stats(encoder, plan.preprocessing.standardize_image, plan.geometry)
-    _decide_neck(plan, encoder)
-    target = plan.target
-    if not target.class_names:
-        target = replace(target, class_names=_all_classes(encoder, config))
-    module = _assemble(encoder, config, plan.task, target, plan.geometry, stats)
+    for output in plan.outputs.values():
+        _decide_neck(output, plan.reasons, encoder)
+        if not output.target.class_names and class_constants(output.node["decoder"]["_target_"])["ready"]:
+            output.target = replace(output.target, class_names=_all_classes(encoder, output.node))
+    module = _assemble(encoder, config, plan.outputs, plan.geometry, stats)
     if not plan.encoder_rebuild:
-        module.decoder.start(encoder, target.class_names)
+        for _, head in module.named_heads():
+            head.decoder.start(encoder, head.task.target.class_names)
     _check_monitor(config["monitor"], module)
     _decide_embeddings(plan, module)
     return module
@@ -67,11 +72,16 @@ def rebuild_module(checkpoint: Mapping[str, Any]) -> VisionModule:
     kept = checkpoint[checkpoints.KEY]
     config = kept["config"]
     encoder = _build_encoder(config, kept["encoder_rebuild"])
+    nodes = outputs_of(config)
+    columns = columns_of(config)
+    outputs = {
+        name: OutputPlan(nodes[name], kept["outputs"][name]["task"], target, columns[name])
+        for name, target in checkpoints.targets_of(checkpoint).items()
+    }
     module = _assemble(
         encoder,
         config,
-        kept["task"],
-        checkpoints.target_of(checkpoint),
+        outputs,
         checkpoints.geometry_of(checkpoint),
         checkpoints.pixel_stats_of(checkpoint),
     )
@@ -90,7 +100,8 @@ def rebuild_module(checkpoint: Mapping[str, Any]) -> VisionModule:
 
 
 def _build_encoder(config: Mapping[str, Any], rebuild: Mapping[str, Any]) -> Encoder:
-    whole = class_constants(config["decoder"]["_target_"])["consumes"] == "logits"
+    consumed = {class_constants(node["decoder"]["_target_"])["consumes"] for node in outputs_of(config).values()}
+    whole = "logits" in consumed
     injected = {"keep_head": True} if whole else {}
     inputs = config["data"].get("inputs") or [None]
     tied = config.get("tied") is not None
@@ -115,22 +126,11 @@ def _all_classes(encoder: Encoder, config: Mapping[str, Any]) -> tuple[str, ...]
 def _assemble(
     encoder: Encoder,
     config: Mapping[str, Any],
-    task_name: str,
-    target: TargetSpec,
+    outputs: Mapping[str, OutputPlan],
     geometry: Geometry,
     stats: PixelStats,
 ) -> VisionModule:
-    task = TASKS[task_name](target)
-    neck = cast(Any, instantiate(config["neck"], nn.Module, info=encoder.info)) if config["neck"] else None
-    info = encoder.info if neck is None else neck.info
-    decoder = cast(Decoder, instantiate(config["decoder"], Decoder, info=info, num_classes=target.num_classes))
-    loss = instantiate(
-        config["loss"],
-        nn.Module,
-        num_classes=target.num_classes,
-        class_names=target.class_names,
-        ignore_index=target.ignore_index,
-    )
+    heads = _build_heads(outputs, encoder, geometry, calibrated(config))
     optimizer = config["optimizer"]
     augmentation = [instantiate(node, nn.Module) for node in (config.get("augmentation") or {}).values() if node]
 
@@ -140,10 +140,7 @@ def _assemble(
 
     module = VisionModule(
         encoder,
-        neck,
-        decoder,
-        cast(nn.Module, loss),
-        task,
+        heads,
         geometry,
         stats,
         augmentation=cast(list[nn.Module], augmentation),
@@ -160,6 +157,63 @@ def _assemble(
     return module
 
 
+def _build_heads(
+    outputs: Mapping[str, OutputPlan], encoder: Encoder, geometry: Geometry, calibrate: tuple[str, ...]
+) -> dict[str, Head]:
+    built: dict[str, Head] = {}
+    # Width of what each output shows to those that depend on it; only a run of it tells.
+    seen: dict[str, HeadOutput] = {}
+    depends = {name: output.node.get("dependencies") or [] for name, output in outputs.items()}
+    needed = {other for others in depends.values() for other in others}
+    size = (geometry.height, geometry.width)
+    for name in in_order(depends):
+        output = outputs[name]
+        reduce_dependencies = output.node.get("reduce_dependencies", "sum")
+        widths = {n: int(reduce_cells(seen[n].seen, reduce_dependencies).shape[1]) for n in depends[name]}
+        built[name] = head = _build_head(output, encoder, geometry, widths, calibrate)
+        if name in needed:
+            info = encoder.info
+            maps = [torch.zeros(1, c, *cells(size, s)) for c, s in zip(info.channels, info.strides, strict=True)]
+            features = maps if head.consumes == "pyramid" else torch.zeros(1, info.embed_dim)
+            with torch.no_grad():
+                seen[name] = head.eval()(features, size, seen)
+            head.train()
+    return {name: built[name] for name in outputs}
+
+
+def _build_head(
+    output: OutputPlan, encoder: Encoder, geometry: Geometry, widths: Mapping[str, int], calibrate: tuple[str, ...]
+) -> Head:
+    node, target = output.node, output.target
+    info, inlet, consumes = encoder.info, None, class_constants(node["decoder"]["_target_"])["consumes"]
+    if widths or (node.get("reduce_input") and consumes == "embedding"):
+        deepest = cells((geometry.height, geometry.width), info.strides[-1])
+        inlet = Inlet(info, consumes, node["reduce_input"], widths, node["reduce_dependencies"], deepest)
+        info = inlet.info
+    neck = cast(Any, instantiate(node["neck"], nn.Module, info=info)) if node["neck"] else None
+    info = info if neck is None else neck.info
+    decoder = cast(Decoder, instantiate(node["decoder"], Decoder, info=info, num_classes=target.num_classes))
+    loss = _build_loss(node["loss"], target)
+    task = task_class(output.task)(target)
+    return Head(decoder, task, loss, neck, node.get("weight", 1.0), output.column, inlet, calibrate)
+
+
+def _build_loss(node: Mapping[str, Any], target: TargetSpec) -> Loss:
+    """Build a loss, those inside a combined one first."""
+    own = dict(node)
+    parts = {name: _build_loss(part, target) for name, part in own.pop("losses", {}).items()}
+    more = {"losses": parts} if parts else {}
+    loss = instantiate(
+        own,
+        nn.Module,
+        num_classes=target.num_classes,
+        class_names=target.class_names,
+        ignore_index=target.ignore_index,
+        **more,
+    )
+    return cast(Loss, loss)
+
+
 def freeze_unused(module: VisionModule) -> None:
     """Switch off the gradients of parameters that no output depends on.
 
@@ -170,10 +224,10 @@ def freeze_unused(module: VisionModule) -> None:
     image = torch.zeros(1, channels, max(height, PROBE_SIZE), max(width, PROBE_SIZE), dtype=torch.uint8)
     training = module.training
     with torch.enable_grad():
-        output = module.eval()(image)
+        found = module.eval().outputs(image)
     module.train(training)
     used = set()
-    nodes = [output.grad_fn]
+    nodes = [output.logits.grad_fn for output in found.values()]
     seen = set(nodes)
     while nodes:
         node = nodes.pop()
@@ -182,7 +236,8 @@ def freeze_unused(module: VisionModule) -> None:
             if following is not None and following not in seen:
                 seen.add(following)
                 nodes.append(following)
-    for part in (module.encoder, module.neck, module.decoder):
+    parts = [module.encoder, *(part for _, head in module.named_heads() for part in (head.neck, head.decoder))]
+    for part in parts:
         for parameter in part.parameters() if part is not None else ():
             if id(parameter) not in used:
                 parameter.requires_grad_(False)
@@ -228,23 +283,22 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
 
 
-def _decide_neck(plan: Plan, encoder: Encoder) -> None:
+def _decide_neck(output: OutputPlan, reasons: dict[str, str], encoder: Encoder) -> None:
     """Put the neck into the config, as a part of its own or null, where it is ``auto``."""
-    config = plan.config
-    if not (config["neck"] or {}).get("auto"):
+    node = output.node
+    if not (node["neck"] or {}).get("auto"):
         return
-    constants = class_constants(config["decoder"]["_target_"])
+    constants = class_constants(node["decoder"]["_target_"])
     name = neck_of(constants, encoder.info)
-    config["neck"] = None if name is None else OmegaConf.to_container(OmegaConf.load(options_of("neck")[name]))
+    node["neck"] = None if name is None else OmegaConf.to_container(OmegaConf.load(options_of("neck")[name]))
     if constants["consumes"] != "pyramid":
-        plan.reasons["neck"] = "the decoder takes no maps"
+        reasons["neck"] = "the decoder takes no maps"
     elif not encoder.info.one_scale:
-        plan.reasons["neck"] = "the encoder's maps have several strides"
+        reasons["neck"] = "the encoder's maps have several strides"
     else:
         taken = "as they are" if name is None else f"through the neck {name}"
-        plan.reasons["neck"] = (
-            f"the encoder's maps all have stride {encoder.info.strides[0]}; the decoder takes them {taken}"
-        )
+        stride = encoder.info.strides[0]
+        reasons["neck"] = f"the encoder's maps all have stride {stride}; the decoder takes them {taken}"
 
 
 def _decide_embeddings(plan: Plan, module: VisionModule) -> None:
@@ -253,7 +307,10 @@ def _decide_embeddings(plan: Plan, module: VisionModule) -> None:
     wanted = plan.config["preprocessing"].get("cache_encoder_embeddings")
     if wanted is False:
         return
-    consumes = module.decoder.consumes
+    if len(module.consumed) > 1:
+        _refuse_embeddings(plan, wanted)
+        return
+    (consumes,) = module.consumed
     shapes: list[tuple[int, ...]] = [
         (info.embed_dim,) if consumes == "embedding" else (len(module.encoder.head_classes),)
     ]
@@ -286,6 +343,19 @@ def _decide_embeddings(plan: Plan, module: VisionModule) -> None:
         module.embeddings = cache
 
 
+def _refuse_embeddings(plan: Plan, wanted: bool | None) -> None:
+    """No features are cached where outputs take different ones."""
+    why = "the outputs take different features of the encoder"
+    if wanted:
+        raise ConfigError(
+            f"Embeddings cannot be cached: {why}.",
+            given="preprocessing.cache_encoder_embeddings=true",
+            override="preprocessing.cache_encoder_embeddings=null",
+        )
+    plan.config["preprocessing"]["cache_encoder_embeddings"] = False
+    plan.reasons["preprocessing.cache_encoder_embeddings"] = why
+
+
 def _ours(encoder: Encoder) -> bool:
     """Whether all code of an encoder comes from packages whose versions are looked at."""
     return all(type(part).__module__.partition(".")[0] in VERSIONS for part in encoder.modules())
@@ -309,19 +379,13 @@ def neck_of(decoder: Mapping[str, Any], info: FeatureInfo) -> str | None:
 
 def _check_monitor(monitor: str, module: VisionModule) -> None:
     """Refuse a figure that no epoch will report, now instead of after the first one."""
-    task = module.task
-    scores = task.scores()
-    scores.update(torch.zeros(1, task.target.num_classes), torch.zeros(1, dtype=torch.int64))
-    figures = ["loss", *task.figures(scores.compute())]
-    known = [f"val/{name}" for name in figures] + [
-        f"train/{name}" for name in (figures if task.train_figures else ["loss"])
-    ]
+    known = [*module.figure_names("val"), *module.figure_names("train")]
     if monitor not in known:
         near = nearest(monitor, known) or known[1]
         raise ConfigError(
             "There is no such figure to monitor.",
             given=f"monitor={monitor}",
-            expected=listed(known),
+            expected=listed(known, 40),
             nearest=near,
             override=[f"monitor={near}", "monitor=auto"],
         )

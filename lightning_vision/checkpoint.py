@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_vision.data.geometry import sampled_channels
 from lightning_vision.data.mask_colors import hex_color
 from lightning_vision.errors import CheckpointError, listed
+from lightning_vision.outputs import SINGLE
 from lightning_vision.overrides import override
 from lightning_vision.runfolder import find_checkpoint
 from lightning_vision.types import Geometry, PixelStats, TargetSpec
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from lightning_vision.data.index import SampleIndex
     from lightning_vision.module import VisionModule
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 KEY = "lightning_vision"
 ENCODER = "encoder."
 
@@ -38,8 +39,7 @@ def pack(module: VisionModule, checkpoint: dict[str, Any]) -> None:
     checkpoint[KEY] = {
         "format_version": FORMAT_VERSION,
         "config": module.config,
-        "task": module.task.name,
-        "target": module.task.target.to_dict(),
+        "outputs": {name: head.task.to_dict() for name, head in module.named_heads()},
         "geometry": list(astuple(module.geometry)),
         "pixel_stats": {"mean": list(module.pixel_stats.mean), "std": list(module.pixel_stats.std)},
         # Without these the encoder would be built from a hub or a folder that may be gone when it is reloaded.
@@ -125,10 +125,25 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
             expected=f"format {FORMAT_VERSION} or older",
             override="pip install --upgrade lightning_vision",
         )
-    preprocessing = checkpoint[KEY].get("config", {}).get("preprocessing", {})
+    if version == 1:
+        _from_version_1(checkpoint)
+    return checkpoint
+
+
+def _from_version_1(checkpoint: dict[str, Any]) -> None:
+    """Bring a checkpoint of the first format, which knew one output without a name, to the present one."""
+    kept = checkpoint[KEY]
+    kept["outputs"] = {SINGLE: {"task": kept.pop("task"), "target": kept.pop("target")}}
+    preprocessing = kept.get("config", {}).get("preprocessing", {})
     if "bad_image" in preprocessing:  # its name in the first checkpoints
         preprocessing["on_bad_image"] = preprocessing.pop("bad_image")
-    return checkpoint
+    of_head = ("neck.", "decoder.", "loss.")
+    checkpoint["state_dict"] = {
+        f"heads.{SINGLE}.{key}" if key.startswith(of_head) else key: value
+        for key, value in checkpoint["state_dict"].items()
+    }
+    if kept["outputs"][SINGLE]["task"] == "classification":
+        checkpoint["state_dict"][f"heads.{SINGLE}.temperature"] = torch.ones(())
 
 
 def _reason(error: Exception) -> str:
@@ -139,9 +154,9 @@ def _reason(error: Exception) -> str:
     return text.strip().split("\n")[0].split(". ")[0][:300] or type(error).__name__
 
 
-def target_of(checkpoint: Mapping[str, Any]) -> TargetSpec:
-    """The classes that the checkpoint was trained for."""
-    return TargetSpec.from_dict(checkpoint[KEY]["target"])
+def targets_of(checkpoint: Mapping[str, Any]) -> dict[str, TargetSpec]:
+    """The classes that each output of the checkpoint was trained for, by its name."""
+    return {name: TargetSpec.from_dict(kept["target"]) for name, kept in checkpoint[KEY]["outputs"].items()}
 
 
 def geometry_of(checkpoint: Mapping[str, Any]) -> Geometry:

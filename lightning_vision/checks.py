@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence, Set
 from typing import Any
 
 from lightning_vision.annotations import kind_of, spelled, suggestion
 from lightning_vision.config import refuse_untrusted
 from lightning_vision.errors import ConfigError, listed, nearest
+from lightning_vision.options import expand
 from lightning_vision.overrides import override
 from lightning_vision.searchpath import default_of, groups, options_of
 from lightning_vision.signatures import COMPUTED, REQUIRED, Parameter, Signature, classes_in, describe, source_file
@@ -33,6 +34,9 @@ def check(cfg: Any, choices: Mapping[str, Any] | None = None, typed: Sequence[st
     choices = chosen() if choices is None else choices
     _check_root(root, choices)
     first = {word.lstrip("+~").partition("=")[0].partition(".")[0] for word in typed}
+    expand(root)
+    if root.get("outputs"):
+        _check_outputs(root["outputs"], first, choices)
     for key in sorted(root, key=lambda key: key not in first):
         if isinstance(root[key], dict):
             _check_node(key, root[key], root, choices)
@@ -118,6 +122,20 @@ def _check_node(key: str, node: dict[str, Any], root: Mapping[str, Any], choices
             raise unknown_key(f"{key}.{name}", part, {key: {n: node[n] for n in others}}, choices)
 
 
+def _check_outputs(outputs: Mapping[str, dict[str, Any]], typed: Set[str], choices: Mapping[str, Any]) -> None:
+    """Check every output, and that nothing is said of a single one."""
+    single = sorted(typed & {"decoder", "loss", "neck", "task"})
+    if single:
+        name = next(iter(outputs))
+        raise ConfigError(
+            f"With outputs, each has its own {single[0]}.",
+            given=f"{single[0]}=, and outputs {listed(outputs)}",
+            override=[f"+outputs.{name}.{single[0]}=NAME", "outputs=null"],
+        )
+    for name, node in outputs.items():
+        _check_part(f"outputs.{name}", node, choices)
+
+
 def _check_part(key: str, node: dict[str, Any], choices: Mapping[str, Any]) -> None:
     target = str(node["_target_"])
     refuse_untrusted(target, f"{key}._target_")
@@ -141,6 +159,9 @@ def _check_part(key: str, node: dict[str, Any], choices: Mapping[str, Any]) -> N
         value = node.get(parameter.name)
         if isinstance(value, dict) and "_target_" in value:
             _check_part(f"{key}.{parameter.name}", value, choices)
+        elif isinstance(value, dict) and parameter.name == "losses":
+            for name, inner in value.items():
+                _check_part(f"{key}.losses.{name}", inner, choices)
 
 
 def _check_setting(

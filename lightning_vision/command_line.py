@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning_vision.config import ACTIONS
 from lightning_vision.errors import ConfigError, nearest
 from lightning_vision.listing import LISTINGS
-from lightning_vision.overrides import quote_path
+from lightning_vision.overrides import quote_path, spread
 
 # Hydra's options that take the next word as their value.
 _VALUED = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
@@ -73,8 +73,9 @@ def read(argv: Sequence[str]) -> CommandLine:
                 next(rest)
             line.options[_LONG.get(name, name)] = value
         elif "=" in word or word.startswith("~"):
-            line.overrides.append(quote_path(word, multirun))
-            line.words.append(line.overrides[-1])
+            for meant in spread(quote_path(word, multirun)):
+                line.overrides.append(meant)
+                line.words.append(meant)
         elif line.action is None:
             line.action = _action(word)
         else:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from lightning_vision.errors import ConfigError, VisionError
-from lightning_vision.overrides import grammar, is_path_key, quote_path
+from lightning_vision.overrides import grammar, is_path_key, quote_path, spread
 from lightning_vision.searchpath import (
     PLUGIN_GROUP,
     conf_dir,
@@ -37,7 +37,8 @@ class Settings:
     """The scalars at the root: conf/config.yaml says what each means, these annotations what it allows."""
 
     action: Literal["fit", "test", "predict", "check", "cache"] = "fit"
-    task: Literal["auto", "classification", "segmentation"] = "auto"
+    task: Literal["auto", "classification", "multilabel", "open_set", "segmentation", "embedding", "anomaly"] = "auto"
+    outputs: dict[str, dict[str, Any]] | None = None
     image_size: Annotated[int, Between(1)] | tuple[Annotated[int, Between(1)], Annotated[int, Between(1)]] | None = None
     batch_size: Annotated[int, Between(1)] = 16
     epochs: Annotated[int, Between(1)] = 10
@@ -48,6 +49,7 @@ class Settings:
     tied: str | None = None
     seed: Annotated[int, Between(0, 4294967295)] = 0
     monitor: str = "auto"
+    calibrate: Literal["temperature", "thresholds", "all"] | None = None
     checkpoint: str | None = None
     source: str | None = None
     quick: bool = False
@@ -97,7 +99,7 @@ def composed(words: Sequence[str], values: Mapping[str, Any] | None = None, name
     from lightning_vision.checks import check
     from lightning_vision.translate import translate
 
-    words = [quote_path(w) for w in words]
+    words = [meant for word in words for meant in spread(quote_path(word))]
     with _fresh_hydra():
         try:
             register_plugins()

@@ -1,11 +1,12 @@
-"""The LightningModule: normalisation, encoder, neck, decoder, loss; thin, because each of them is a torch module."""
+"""The LightningModule: normalisation, encoder, heads; thin, because each of them is a torch module."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import Any
+from functools import partial
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -18,12 +19,15 @@ from lightning_vision.checkpoint import pack, restore_encoder_weights
 from lightning_vision.data.embeddings import EmbeddingCache
 from lightning_vision.decoders.base import Decoder
 from lightning_vision.encoders.base import Encoder
+from lightning_vision.head import Head, HeadOutput
 from lightning_vision.inference.restore import restore_size
-from lightning_vision.metrics import EpochScores
+from lightning_vision.inlet import Features
 from lightning_vision.optim import learning_rates, parameter_groups
+from lightning_vision.outputs import in_order
 from lightning_vision.tasks.base import Task
 from lightning_vision.types import Batch, Geometry, PixelStats
 
+Outputs = Callable[[Tensor], dict[str, HeadOutput]]
 # Floats that fit into the cache of a core, with the bytes that they are made of.
 IN_CACHE = 2**18
 
@@ -58,14 +62,11 @@ class Normalize(nn.Module):
 
 
 class VisionModule(LightningModule):
-    """An encoder, a decoder and a task, trained and applied by Lightning.
+    """An encoder with one head for each output, trained and applied by Lightning.
 
     Args:
         encoder: Image to embedding or pyramid.
-        neck: One-scale maps to a pyramid, or None where the decoder takes the encoder's output as it is.
-        decoder: Features to logits.
-        loss: Logits and targets to a scalar; None for a module that only predicts.
-        task: Figures and predictions.
+        heads: What follows the encoder for each output, by its name.
         geometry: Height, width and channels that images are brought to.
         pixel_stats: Mean and deviation per channel that are applied in ``forward``.
         augmentation: Transforms of training batches, in their order.
@@ -83,10 +84,7 @@ class VisionModule(LightningModule):
     def __init__(
         self,
         encoder: Encoder,
-        neck: nn.Module | None,
-        decoder: Decoder,
-        loss: nn.Module | None,
-        task: Task,
+        heads: Mapping[str, Head],
         geometry: Geometry,
         pixel_stats: PixelStats,
         augmentation: list[nn.Module] | None = None,
@@ -102,11 +100,9 @@ class VisionModule(LightningModule):
         super().__init__()
         self.normalize = Normalize(pixel_stats)
         self.encoder = encoder
-        self.neck = neck
-        self.decoder = decoder
-        self.loss = loss
+        self.heads = nn.ModuleDict(heads)
+        self._order = in_order({name: head.dependencies for name, head in heads.items()})
         self.augmentation = nn.ModuleList(augmentation or [])
-        self.task = task
         self.geometry = geometry
         self.pixel_stats = pixel_stats
         self.configure = configure
@@ -118,84 +114,199 @@ class VisionModule(LightningModule):
         self.config = dict(config or {})
         self.seed = seed
         self.train_loss = MeanMetric(nan_strategy="disable")
-        self.train_scores = task.scores() if task.train_figures else None
-        self.val_scores = task.scores()
-        self.test_scores = task.scores()
-        # Segmentation is also scored at the size of each mask's own file.
-        self.original_scores = task.scores() if task.target_kind == "mask" else None
-        self.results: dict[str, dict[str, Tensor]] = {}
         # Of the last step, by name; of the encoder's layers, before the schedule.
         self.rates: dict[str, float] = {}
         self.encoder_rates: list[float] = []
         # The features of a frozen encoder, where a fit reads them instead of computing them anew in every epoch.
         self.embeddings: EmbeddingCache | None = None
 
+    # Its outputs
+
+    def named_heads(self) -> list[tuple[str, Head]]:
+        """Name and head of every output."""
+        return [(name, cast(Head, head)) for name, head in self.heads.items()]
+
+    def head(self, name: str | None = None) -> Head:
+        """The head of an output; without a name the first, which most models have alone."""
+        return cast(Head, self.heads[name if name is not None else next(iter(self.heads))])
+
+    @property
+    def decoder(self) -> Decoder:
+        """The decoder of the first output."""
+        return self.head().decoder
+
+    @property
+    def neck(self) -> nn.Module | None:
+        """The neck of the first output."""
+        return self.head().neck
+
+    @property
+    def task(self) -> Task:
+        """The task of the first output."""
+        return self.head().task
+
+    @property
+    def results(self) -> dict[str, dict[str, Tensor]]:
+        """What the counters of the first output came to, by split."""
+        return self.head().results
+
     # The way of an image
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor | dict[str, Tensor]:
         """Return logits: ``(B, num_classes)``, or ``(B, num_classes, H, W)`` for a dense decoder.
+
+        A model with several outputs returns a dict of them by name.
 
         Args:
             image: ``(B, C, H, W)`` uint8 in [0, 255] or float in [0, 1], of any height and width.
         """
-        return self.decode(self.encode(image), (image.shape[-2], image.shape[-1]))
+        logits = {name: output.logits for name, output in self.outputs(image).items()}
+        return logits if len(logits) > 1 else next(iter(logits.values()))
 
-    def encode(self, image: Tensor) -> Tensor | list[Tensor]:
-        """Return the encoder's features as the decoder (or the neck) takes them.
+    def outputs(self, image: Tensor) -> dict[str, HeadOutput]:
+        """Return what every head makes of images, as in ``forward``."""
+        return self._outputs_of(self.normalize(image))
 
-        Args:
-            image: As in ``forward``.
-        """
-        pixels = self.normalize(image)
-        if self.decoder.consumes == "embedding":
-            return self.encoder.embed(pixels)
-        if self.decoder.consumes == "logits":
-            return self.encoder.classify(pixels)
-        return self.encoder.pyramid(pixels)
+    def _outputs_of(self, pixels: Tensor) -> dict[str, HeadOutput]:
+        return self.decode(self.encode(pixels), (pixels.shape[-2], pixels.shape[-1]))
 
-    def decode(self, features: Tensor | list[Tensor], size: tuple[int, int]) -> Tensor:
-        """Return logits of the encoder's features for images of this height and width."""
-        if self.neck is not None:
-            features = self.neck(features, size)
-        return self.decoder(features, size)
+    def encode(self, pixels: Tensor) -> dict[str, Features]:
+        """Return the encoder's features of normalised images, each kind that some head takes."""
+        ways: dict[str, Callable[[Tensor], Features]] = {
+            "embedding": self.encoder.embed,
+            "logits": self.encoder.classify,
+            "pyramid": self.encoder.pyramid,
+        }
+        return {kind: ways[kind](pixels) for kind in self.consumed}
+
+    @property
+    def consumed(self) -> tuple[str, ...]:
+        """The kinds of features that the heads take."""
+        return tuple(dict.fromkeys(head.consumes for _, head in self.named_heads()))
+
+    def decode(self, features: Mapping[str, Features], size: tuple[int, int]) -> dict[str, HeadOutput]:
+        """Return what every head makes of the encoder's features of images of this height and width."""
+        found: dict[str, HeadOutput] = {}
+        for name in self._order:
+            head = self.head(name)
+            found[name] = head(features[head.consumes], size, found)
+        return found if list(found) == list(self.heads) else {name: found[name] for name in self.heads}
 
     @torch.no_grad()
     def encode_to_store(self, image: Tensor) -> list[Tensor]:
         """Return the features of images as the embedding cache keeps them: float32, on the CPU, without autograd."""
         with self.trainer.precision_plugin.forward_context():
-            features = self.encode(image.to(self.device))
+            (features,) = self.encode(self.normalize(image.to(self.device))).values()
         return [f.float().cpu() for f in (features if isinstance(features, list) else [features])]
 
-    def _logits(self, batch: Batch) -> Tensor:
-        """Logits of a batch of images, or of features that were read from the embedding cache."""
-        if "features" not in batch:
-            return self(batch["image"])
-        features = [f.to(self.normalize.scale.dtype) for f in batch["features"]]
-        size = (self.geometry.height, self.geometry.width)
-        return self.decode(features if self.decoder.consumes == "pyramid" else features[0], size)
+    def _outputs(self, batch: Batch) -> tuple[dict[str, HeadOutput], Tensor | None, Outputs]:
+        """Outputs of a batch, the input of what is trained, and the way from such inputs to outputs.
+
+        The input is the normalised image, or behind a frozen encoder its embedding, be it cached or not.
+        """
+        if "features" in batch:
+            (kind,) = self.consumed
+            found = [f.to(self.normalize.scale.dtype) for f in batch["features"]]
+            features: dict[str, Features] = {kind: found if kind == "pyramid" else found[0]}
+            size = (self.geometry.height, self.geometry.width)
+        else:
+            pixels = self.normalize(batch["image"])
+            if self.encoder.trainable:
+                return self._outputs_of(pixels), pixels, self._outputs_of
+            features, size = self.encode(pixels), (pixels.shape[-2], pixels.shape[-1])
+        embedding = cast("Tensor | None", features.get("embedding"))
+        return self.decode(features, size), embedding, lambda x: self.decode({**features, "embedding": x}, size)
+
+    def _score(self, outputs_of: Outputs, name: str, inputs: Tensor) -> Tensor:
+        """What a head makes of inputs that are no images of the data: running statistics do not learn from them."""
+        norms = [m for m in self.modules() if getattr(m, "track_running_stats", False) and m.training]
+        for norm in norms:
+            norm.track_running_stats = False  # type: ignore[assignment]
+        try:
+            return outputs_of(inputs)[name].logits
+        finally:
+            for norm in norms:
+                norm.track_running_stats = True  # type: ignore[assignment]
 
     # Training
+
+    @torch.no_grad()
+    def on_train_start(self) -> None:
+        """Let decoders that need it take their first values from the training images."""
+        heads = [head for _, head in self.named_heads() if head.decoder.starts_from_data]
+        if not heads or self.trainer.ckpt_path is not None:
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        size = (self.geometry.height, self.geometry.width)
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        for head in heads:
+            features = (self._features_for(head, batch, size) for batch in data.train_rows_dataloader())
+            with self.trainer.precision_plugin.forward_context():
+                head.decoder.start_from(features, size)
+        for module, training in modes.items():
+            module.training = training
+
+    def _features_for(self, head: Head, batch: Batch, size: tuple[int, int]) -> Features:
+        """The features of a batch as the head's decoder takes them."""
+        batch = self.trainer.strategy.batch_to_device(batch, self.device)
+        with self.trainer.precision_plugin.forward_context():
+            if "features" in batch:
+                found = [f.to(self.normalize.scale.dtype) for f in batch["features"]]
+                features: Features = found if head.consumes == "pyramid" else found[0]
+            else:
+                features = self.encode(self.normalize(batch["image"]))[head.consumes]
+            target = head.target(batch)
+            if target is not None and isinstance(features, Tensor):
+                features = features[head.task.starts_from(target)]
+            return features if head.neck is None else cast(Features, head.neck(features, size))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the random numbers of this step, so that a resumed run draws what an uninterrupted one does."""
         seed_step(_mix(self.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Augment, predict, and return the loss."""
-        target = batch.get("target")
-        if len(self.augmentation):
-            image = batch["image"]
-            generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-            for transform in self.augmentation:
-                image, target = transform(image, target, generator)
-            logits = self(image)
-        else:
-            logits = self._logits(batch)
-        loss = self._loss(logits, target)
+        """Augment, predict, and return the loss, summed over the outputs."""
+        if len(self.augmentation) or self.views > 1:
+            batch = self._augmented(batch, torch.Generator().manual_seed(int(torch.randint(2**62, ()))))
+        outputs, losses = self._outputs_and_losses(batch)
+        loss = self._total(losses)
         self.train_loss.update(loss.detach(), len(batch["index"]))
-        if self.train_scores is not None and target is not None:
-            self.train_scores.update(logits.detach(), target)
+        for name, head in self.named_heads():
+            target = head.target(batch)
+            if head.train_scores is not None and target is not None:
+                head.task.update(head.train_scores, head, _detached(outputs[name]), target)
         return loss
+
+    @property
+    def views(self) -> int:
+        """Views of each image in a training batch, one behind the other."""
+        return max(head.views for _, head in self.named_heads())
+
+    def _augmented(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return the batch with random changes; where a loss compares views, each sample several times."""
+        changed = dict(batch)
+        if self.views > 1:
+            changed = {key: _repeated(value, self.views) for key, value in batch.items()}
+        image, target = cast(Tensor, changed["image"]), cast("Tensor | None", changed.get("target"))
+        for transform in self.augmentation:
+            image, target = transform(image, target, generator)
+        changed["image"] = image
+        if target is not None:
+            changed["target"] = target
+        return cast(Batch, changed)
+
+    def _outputs_and_losses(self, batch: Batch) -> tuple[dict[str, HeadOutput], dict[str, Tensor]]:
+        outputs, inputs, outputs_of = self._outputs(batch)
+        losses = {
+            name: head.loss_of(outputs[name], head.target(batch), inputs, partial(self._score, outputs_of, name))
+            for name, head in self.named_heads()
+        }
+        return outputs, losses
+
+    def _total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        weighted = [loss if (w := self.head(name).weight) == 1 else w * loss for name, loss in losses.items()]
+        return weighted[0] if len(weighted) == 1 else torch.stack(weighted).sum()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Note the learning rates of the step: behind the last step of an epoch stand those of the next."""
@@ -205,28 +316,54 @@ class VisionModule(LightningModule):
         """Log the epoch's training figures, and the learning rates of its last step."""
         row = {"train/loss": self.train_loss.compute()}
         self.train_loss.reset()
-        if self.train_scores is not None:
-            figures = self.task.figures(self.train_scores.compute())
-            row |= {f"train/{k}": torch.tensor(v) for k, v in figures.items()}
-            self.train_scores.reset()
+        for name, head in self.named_heads():
+            if head.train_scores is not None:
+                figures = head.task.figures(head.train_scores.compute())
+                row |= {f"train/{self._prefix(name)}{k}": torch.tensor(v) for k, v in figures.items()}
+                head.train_scores.reset()
         row |= {f"lr/{name}": torch.tensor(rate) for name, rate in self.rates.items()}
         self.log_dict(row, sync_dist=True)
+
+    def _prefix(self, name: str) -> str:
+        """What stands before the figures of an output: nothing where it is the only one."""
+        return f"{name}/" if len(self.heads) > 1 else ""
+
+    def figure_names(self, stage: Literal["train", "val"]) -> list[str]:
+        """Every figure that an epoch reports for a split, by its full name."""
+        names = ["loss"]
+        for name, head in self.named_heads():
+            scored = stage == "val" or head.task.train_figures
+            figures = head.task.figure_names(stage) if scored else ()
+            if len(self.heads) > 1 and stage == "val":
+                figures = ("loss", *figures)
+            names += [f"{self._prefix(name)}{figure}" for figure in figures]
+        return [f"{stage}/{name}" for name in names]
+
+    def progress_figures(self) -> list[str]:
+        """The figures that stand in the line of an epoch, by full name."""
+        shown = [f"val/{self._prefix(name)}{figure}" for name, head in self.named_heads() for figure in head.task.shown]
+        return ["train/loss", "val/loss", *shown]
 
     # Evaluation
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count a validation batch."""
-        self._evaluate(batch, self.val_scores)
+        self._evaluate(batch, batch_idx, "val")
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation figures."""
-        self._finish("val", self.val_scores)
+        self._finish("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count a test batch, masks also at their own size."""
-        logits = self._evaluate(batch, self.test_scores)
-        if self.original_scores is None or logits is None:
-            return
+        outputs = self._evaluate(batch, batch_idx, "test")
+        for name, head in self.named_heads():
+            if head.original_scores is not None and outputs is not None:
+                self._score_original(head, outputs[name].logits, batch)
+
+    def _score_original(self, head: Head, logits: Tensor, batch: Batch) -> None:
+        """Count the masks of a batch at the size of their own files."""
+        assert head.original_scores is not None
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         blank = batch["blank"].tolist() if "blank" in batch else [False] * len(logits)
         for row, sample, unread in zip(batch["index"].tolist(), logits, blank, strict=True):
@@ -243,43 +380,63 @@ class VisionModule(LightningModule):
                 resized = nn.functional.interpolate(resized.unsqueeze(0), size, mode="nearest-exact")[0]
             # Pixels that the crop left out have no prediction and are not scored.
             known = ~resized.isnan().any(0)
-            self.original_scores.update(resized[:, known].unsqueeze(0), mask[known].unsqueeze(0))
+            head.original_scores.update(resized[:, known].unsqueeze(0), mask[known].unsqueeze(0))
 
     def on_test_epoch_end(self) -> None:
         """Log the test figures."""
-        extra = {}
-        if self.original_scores is not None:
-            extra["mean_iou_original"] = self.task.figures(self.original_scores.compute())["mean_iou"]
-            self.original_scores.reset()
-        self._finish("test", self.test_scores, extra)
+        self._finish("test")
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Return the rows ``(B,)`` and their logits in float32."""
-        return batch["index"], self(batch["image"]).float()
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, dict[str, HeadOutput]]:
+        """Return the rows ``(B,)`` and what each head makes of them, in float32."""
+        outputs = self.outputs(batch["image"])
+        return batch["index"], {
+            name: HeadOutput(o.logits.float(), None if o.hidden is None else o.hidden.float())
+            for name, o in outputs.items()
+        }
 
-    def _loss(self, logits: Tensor, target: Tensor | None) -> Tensor:
-        if self.loss is None:
-            raise RuntimeError("this module was built without a loss: it predicts only")
-        return self.loss(logits, target)
-
-    def _evaluate(self, batch: Batch, scores: EpochScores) -> Tensor | None:
+    def _evaluate(self, batch: Batch, batch_idx: int, stage: Literal["val", "test"]) -> dict[str, HeadOutput] | None:
         # A rank with fewer rows than the others gets empty batches at the end.
         if not len(batch["index"]):
             return None
-        logits = self._logits(batch)
-        scores.update(logits, batch["target"], self._loss(logits, batch["target"]))
-        return logits
+        if self.views > 1:
+            # The loss compares views, the same in every epoch; the figures are those of the images as they are.
+            generator = torch.Generator().manual_seed(_mix(self.seed, batch_idx))
+            _, losses = self._outputs_and_losses(self._augmented(batch, generator))
+            outputs = self._outputs(batch)[0]
+        else:
+            outputs, losses = self._outputs_and_losses(batch)
+        for name, head in self.named_heads():
+            scores = head.val_scores if stage == "val" else head.test_scores
+            head.calibrating = self.fitting and bool(head.calibrate)
+            head.task.update(scores, head, outputs[name], head.target(batch), losses[name])
+        return outputs
 
-    def _finish(self, split: str, scores: EpochScores, extra: Mapping[str, float] | None = None) -> None:
-        computed = scores.compute()
-        self.results[split] = computed
-        figures = self.task.figures(computed) | dict(extra or {})
-        row = {f"{split}/loss": computed["loss"].float()} | {
-            f"{split}/{k}": torch.tensor(v) for k, v in figures.items()
-        }
+    @property
+    def fitting(self) -> bool:
+        """Whether this is the validation of a fit, on which outputs learn thresholds."""
+        return self._trainer is not None and self.trainer.state.fn == "fit"
+
+    def _finish(self, split: Literal["val", "test"]) -> None:
+        row: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
+        for name, head in self.named_heads():
+            scores = head.val_scores if split == "val" else head.test_scores
+            computed = head.task.compute(head, scores)
+            if split == "val" and self.fitting and not self.trainer.sanity_checking:
+                head.task.learn(head, computed)
+            head.calibrating = False
+            head.results[split] = computed
+            prefix = f"{split}/{self._prefix(name)}"
+            losses[name] = row[f"{prefix}loss"] = computed["loss"].float()
+            figures = head.task.figures(computed)
+            if split == "test" and head.original_scores is not None:
+                figures["mean_iou_original"] = head.task.figures(head.original_scores.compute())["mean_iou"]
+                head.original_scores.reset()
+            row |= {f"{prefix}{k}": torch.tensor(v) for k, v in figures.items()}
+            scores.reset()
+        row[f"{split}/loss"] = self._total(losses)
         # The counts are summed over ranks already; the mean over equal values only satisfies Lightning's check.
         self.log_dict(row, sync_dist=True)
-        scores.reset()
 
     # Optimisation and checkpoints
 
@@ -291,10 +448,9 @@ class VisionModule(LightningModule):
         """Build the optimizer over the parameter groups, and its schedule by steps."""
         if self.configure is None:
             raise RuntimeError("this module was built without an optimizer: it predicts only")
-        heads = [m for m in (self.neck, self.decoder, self.loss) if m is not None]
         with nullcontext() if self.freezing is None else self.freezing.lifted():
             groups = parameter_groups(
-                self.encoder, heads, self.lr, self.weight_decay, self.encoder_lr_factor, self.encoder_layer_decay
+                self.encoder, [self.heads], self.lr, self.weight_decay, self.encoder_lr_factor, self.encoder_layer_decay
             )
         self.encoder_rates = sorted({group["lr"] for group in groups if group["name"].startswith("encoder")})
         optimizer, schedule = self.configure(groups, self._total_steps())
@@ -322,6 +478,19 @@ class VisionModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put back encoder weights that the checkpoint does not hold."""
         restore_encoder_weights(self, checkpoint)
+
+
+def _detached(output: HeadOutput) -> HeadOutput:
+    return HeadOutput(output.logits.detach(), None if output.hidden is None else output.hidden.detach())
+
+
+def _repeated(value: Any, times: int) -> Any:
+    """Each sample of a tensor, or of every tensor of a list or dict, ``times`` times in a row."""
+    if isinstance(value, dict):
+        return {key: _repeated(part, times) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_repeated(part, times) for part in value]
+    return value.repeat_interleave(times, 0)
 
 
 def seed_step(seed: int, device: torch.device) -> None:

@@ -85,6 +85,23 @@ def quote_path(word: str, multirun: bool = False) -> str:
     return f"{plus}{key}={quote(path)}"
 
 
+_LIST_OF_LOSSES = re.compile(r"\[\s*([\w.]+(?:\s*,\s*[\w.]+)*)\s*\]")
+
+
+def spread(word: str) -> list[str]:
+    """Return the words that a word stands for: ``loss=[NAME,NAME]`` is a combined loss with all settings of each."""
+    parts = split(word)
+    listed = _LIST_OF_LOSSES.fullmatch(parts[2]) if parts is not None and parts[1] == "loss" else None
+    if listed is None:
+        return [word]
+    from lightning_vision.options import load_option
+
+    losses = {}
+    for name in (name.strip() for name in listed[1].split(",")):
+        losses[name] = {k: v for k, v in load_option("loss", name, "loss").items() if k != "_target_"}
+    return ["loss=combined", f"+loss.losses={grammar(losses)}"]
+
+
 def _quoted_color(match: re.Match[str]) -> str:
     return f"'#{match[1]}'"
 

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_vision.config import conf_dir, instantiate, options_of
+from lightning_vision.config import instantiate, options_of
 from lightning_vision.data.class_names import read_class_names
 from lightning_vision.data.geometry import infer_geometry
-from lightning_vision.data.index import SampleIndex
+from lightning_vision.data.index import Problem, SampleIndex
+from lightning_vision.data.normal_class import as_normal_or_not, find_normal_class, normal_or_not, occurring
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.sources.files import FilesSource
 from lightning_vision.errors import ConfigError, listed, nearest
+from lightning_vision.options import expand, load_option
+from lightning_vision.outputs import OutputPlan, columns_of, in_order, main_output, outputs_of
 from lightning_vision.signatures import class_constants
+from lightning_vision.tasks import TASKS, task_constants, tasks_of
 from lightning_vision.types import Geometry, TargetKind, TargetSpec
 
-TASK_OF_OUTPUT = {"label": "classification", "mask": "segmentation"}
-KIND_OF_TASK: dict[str, TargetKind] = {"classification": "label", "segmentation": "mask"}
-DEFAULT_LOSS = {"classification": "softmax_cross_entropy", "segmentation": "softmax_cross_entropy"}
-DECODER_OF_TASK = {"classification": "classifier", "segmentation": "unet"}
 # What an encoder has where nothing of it is trained.
 NOT_TRAINED = {"trainable": False, "skip": True}
 # Pixels a side of the images that most published models were trained and evaluated with.
 PRETRAINED_SIZE = 224
-MONITOR = {"classification": "val/accuracy", "segmentation": "val/mean_iou"}
 
 
 @dataclass
@@ -36,9 +35,8 @@ class Plan:
     Args:
         config: The resolved config as plain data, without ``auto``.
         reasons: Why each ``auto`` became what it is, by its key.
-        task: Name of the task.
+        outputs: What is predicted, by name.
         index: All rows of the data.
-        target: The classes.
         geometry: What images are brought to.
         preprocessing: How.
         encoder_rebuild: Arguments that build the encoder of a run that goes on without its first weights.
@@ -46,12 +44,16 @@ class Plan:
 
     config: dict[str, Any]
     reasons: dict[str, str]
-    task: str
+    outputs: dict[str, OutputPlan]
     index: SampleIndex
-    target: TargetSpec
     geometry: Geometry
     preprocessing: Preprocessing
     encoder_rebuild: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def target(self) -> TargetSpec:
+        """The classes of the first output."""
+        return next(iter(self.outputs.values())).target
 
 
 def plain(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
@@ -76,35 +78,90 @@ def resolve(cfg: DictConfig | Mapping[str, Any], source: str | Sequence[str] | N
         DataError: The data cannot be used.
     """
     config = plain(cfg)
+    expand(config)
     reasons: dict[str, str] = {}
-    task = _task(config, reasons)
-    _loss(config, task, reasons)
-    _neck(config)
-    _head(config)
+    several = bool(config.get("outputs"))
+    for name, node in outputs_of(config).items():
+        why: dict[str, str] = {}
+        _task(node, config, why)
+        _loss(node, why)
+        reasons |= {f"outputs.{name}.{key}" if several else key: reason for key, reason in why.items()}
+        _neck(node)
+        _head(node, config["encoder"])
     _inputs(config)
-    index = _index(config, task) if source is None else _files(config, source)
+    _views(config)
+    _background(config, reasons)
+    index = _normal_or_not(_index(config), config, reasons) if source is None else _files(config, source)
     if class_constants(config["decoder"]["_target_"])["ready"]:
         _pretrained_geometry(config, reasons)
     preprocessing = cast(Preprocessing, instantiate(config["preprocessing"]))
-    preprocessing.require_unlabelled(index.target)
+    preprocessing.require_unlabelled(index.target, [further.target for further in index.further_targets.values()])
     geometry = _geometry(config, index, preprocessing, reasons)
     _encoder_channels(config, geometry, reasons)
     if config["encoder"].get("image_size") == "auto":
         config["encoder"]["image_size"] = [geometry.height, geometry.width]
     _encoder_weights(config["encoder"])
-    _monitor(config, index, task, reasons)
+    _monitor(config, index, reasons)
+    _calibrate(config, index)
     _encoder_lr(config, reasons)
     _encoder_training(config)
     _embeddings(config, reasons)
-    assert index.target is not None
-    return Plan(config, reasons, task, index, index.target, geometry, preprocessing)
+    targets = targets_of(index, config)
+    columns = columns_of(config)
+    outputs = {
+        name: OutputPlan(node, node["task"], targets[name], columns[name]) for name, node in outputs_of(config).items()
+    }
+    return Plan(config, reasons, outputs, index, geometry, preprocessing)
 
 
-def _index(config: dict[str, Any], task: str) -> SampleIndex:
-    names = config["decoder"].get("class_names")
+def look(cfg: DictConfig | Mapping[str, Any]) -> tuple[SampleIndex, dict[str, Any]]:
+    """Read the data's index with all of its problems, and return it with the config, whose tasks are decided.
+
+    Raises:
+        ConfigError: A setting with which nothing can be read at all.
+        DataError: The table or folder cannot be read at all.
+    """
+    config = plain(cfg)
+    expand(config)
+    reasons: dict[str, str] = {}
+    for node in outputs_of(config).values():
+        _task(node, config, reasons)
+        _loss(node, reasons)
+    _background(config, reasons)
+    index = read_index(config, strict=False)
+    try:
+        return _normal_or_not(index, config, reasons), config
+    except ConfigError as error:
+        index.problems = (*index.problems, Problem("error", str(error)))
+        return index, config
+
+
+def _index(config: dict[str, Any]) -> SampleIndex:
+    outputs = outputs_of(config)
+    in_order({name: node.get("dependencies") or [] for name, node in outputs.items()})
+    names = outputs[main_output(config)]["decoder"].get("class_names")
     if names is not None and config["data"].get("class_names", names) is None:
         config["data"]["class_names"] = names
-    return read_index(config, KIND_OF_TASK[task])
+    return read_index(config)
+
+
+def _normal_or_not(index: SampleIndex, config: dict[str, Any], reasons: dict[str, str]) -> SampleIndex:
+    """Of the classes that anomaly detection is to learn, make two; its config gets the name of the normal one."""
+    main, columns = main_output(config), columns_of(config)
+    for name, node in outputs_of(config).items():
+        labels = index.main_labels if name == main else index.further_targets.get(name)
+        if node["task"] != "anomaly" or labels is None:
+            continue
+        key = "decoder.normal_class" if len(columns) == 1 else f"outputs.{name}.decoder.normal_class"
+        normal, reasons[key] = find_normal_class(labels, index.split, node["decoder"]["normal_class"], key)
+        node["decoder"]["normal_class"] = normal
+        wanted = any(class_constants(part["_target_"])["trains_on_anomalies"] for part in loss_parts(node["loss"]))
+        if name == main:
+            # Other outputs learn from anomalous images too; the losses leave out those that they do not want.
+            index = as_normal_or_not(index, normal, wanted or len(columns) > 1)
+        else:
+            index = replace(index, further_targets={**index.further_targets, name: normal_or_not(labels, normal)})
+    return index
 
 
 def _files(config: Mapping[str, Any], source: str | Sequence[str]) -> SampleIndex:
@@ -115,83 +172,144 @@ def _files(config: Mapping[str, Any], source: str | Sequence[str]) -> SampleInde
     return replace(index, target=TargetSpec("label", names))
 
 
-def read_index(config: Mapping[str, Any], wanted: TargetKind | None) -> SampleIndex:
-    """Build the source of a config's data and read its rows."""
-    source: Any = instantiate(config["data"])
+def read_index(config: Mapping[str, Any], strict: bool = True) -> SampleIndex:
+    """Build the source of a config's data and read its rows, with the targets of all outputs.
+
+    Args:
+        config: The config, with its tasks decided.
+        strict: As in ``Source.read``.
+    """
+    outputs, main = outputs_of(config), main_output(config)
+    data = dict(config["data"])
+    if config.get("outputs"):
+        own = {key: outputs[main][key] for key in ("target", "class_names") if outputs[main][key] is not None}
+        data |= {key: value for key, value in own.items() if key in data}
+    source: Any = instantiate(data)
     preprocessing = cast(Preprocessing, instantiate(config["preprocessing"]))
-    return cast(SampleIndex, source.read(wanted, config["seed"], preprocessing=preprocessing))
+    constants = {name: task_constants(node["task"]) for name, node in outputs.items()}
+    wanted: TargetKind | None = constants[main]["target_kind"]
+    if not constants[main]["needs_target"] and source.target_kind(wanted) != wanted:
+        wanted = None
+    further = {
+        name: (node["target"], constants[name]["target_kind"], node.get("class_names"))
+        for name, node in outputs.items()
+        if name != main
+    }
+    covered = constants[main]["covers_classes"]
+    index = source.read(wanted, config["seed"], strict, preprocessing, coverage=covered, further=further)
+    return cast(SampleIndex, index)
 
 
-def _task(config: dict[str, Any], reasons: dict[str, str]) -> str:
-    output = class_constants(config["decoder"]["_target_"])["output"]
-    served = TASK_OF_OUTPUT[output]
-    task = config["task"]
+def targets_of(index: SampleIndex, config: Mapping[str, Any]) -> dict[str, TargetSpec]:
+    """What each output predicts, by its name; without targets, labels without classes."""
+    main = main_output(config)
+    own = index.target or TargetSpec("label", ())
+    return {name: own if name == main else index.further_targets[name].target for name in outputs_of(config)}
+
+
+def _task(node: dict[str, Any], config: Mapping[str, Any], reasons: dict[str, str]) -> None:
+    output = class_constants(node["decoder"]["_target_"])["output"]
+    served, task = tasks_of(output), node["task"]
     if task == "auto":
-        reasons["task"] = f"the decoder predicts a {output} for each image"
-        config["task"] = served
-        return served
-    if task not in KIND_OF_TASK:
-        raise ConfigError("Unknown task.", given=f"task={task}", expected=listed(KIND_OF_TASK), override="task=auto")
-    if task != served:
+        node["task"], reasons["task"] = _auto_task(node, config, output, served)
+    elif task not in served:
         raise ConfigError(
             "The task and the decoder do not go together.",
-            given=f"task={task} with a decoder that predicts {output}s ({config['decoder']['_target_']})",
-            expected=f"task={served} for this decoder, or another decoder for {task}",
-            override=[f"task={served}", f"decoder={DECODER_OF_TASK[task]}"],
+            given=f"task={task} with a decoder that predicts {output}s ({node['decoder']['_target_']})",
+            expected=f"task={' or '.join(served)} for this decoder, or another decoder for {task}",
+            override=[f"task={served[0]}", f"decoder={task_constants(task)['default_decoder']}"],
         )
-    return task
 
 
-def _loss(config: dict[str, Any], task: str, reasons: dict[str, str]) -> None:
-    if config["loss"].get("auto"):
-        name = DEFAULT_LOSS[task]
-        config["loss"] = OmegaConf.to_container(OmegaConf.load(conf_dir() / "loss" / f"{name}.yaml"))
+def _auto_task(node: Mapping[str, Any], config: Mapping[str, Any], output: str, served: list[str]) -> tuple[str, str]:
+    """The task that follows from decoder, loss and data, and why."""
+    if not node["loss"].get("auto"):  # a loss that serves one of them alone
+        fitting = [task for task in served if task in loss_tasks(node["loss"])]
+        if len(fitting) == 1 < len(served):
+            return fitting[0], f"the loss is one for {fitting[0]}"
+        served = fitting or served
+    if "open_set" in served and (config["data"].get("unknown") or node["loss"].get("background_class") is not None):
+        return "open_set", "some labels mean that an image belongs to no class"
+    if "multilabel" in served and isinstance(node.get("target"), list) and len(node["target"]) > 1:
+        return "multilabel", "its target is several columns"
+    if "multilabel" in served and node is config:
+        source: Any = instantiate(config["data"])
+        if source.target_kind("label") == "labels":
+            return "multilabel", "the data hold sets of labels"
+    return served[0], f"the decoder predicts a {output} for each image"
+
+
+def _loss(node: dict[str, Any], reasons: dict[str, str]) -> None:
+    task = node["task"]
+    if node["loss"].get("auto"):
+        name = task_constants(task)["default_loss"]
+        node["loss"] = load_option("loss", name)
         reasons["loss"] = f"the default loss of {task}"
         return
-    target = config["loss"]["_target_"]
-    served = class_constants(target)["tasks"]
+    served = loss_tasks(node["loss"])
     if task not in served:
-        fitting = []
-        for name, path in options_of("loss").items():
-            other = cast(DictConfig, OmegaConf.load(path)).get("_target_")
-            if other and task in class_constants(other)["tasks"]:
-                fitting.append(name)
+        fitting = [name for name in options_of("loss") if task in loss_tasks(load_option("loss", name))]
         raise ConfigError(
             "The loss does not serve the task.",
-            given=f"{target} (for {listed(served)}) with task {task}",
-            expected=f"a loss for {task}: {listed(fitting)}",
-            override=f"loss={fitting[0]}",
+            given=f"{_loss_name(node['loss'])} (for {listed(served)}) with task {task}",
+            expected=f"a loss for {task}: {listed(fitting, 40)}",
+            override=[f"loss={fitting[0]}", "loss=auto"],
+        )
+    needs = {need for part in loss_parts(node["loss"]) for need in class_constants(part["_target_"])["needs"]}
+    if "features" in needs and not class_constants(node["decoder"]["_target_"])["splits"]:
+        raise ConfigError(
+            "The loss looks at the input of the decoder's last layer, and this decoder does not tell it.",
+            given=f"{_loss_name(node['loss'])} with {node['decoder']['_target_']}",
+            override=[f"decoder={task_constants(task)['default_decoder']}", "loss=auto"],
         )
 
 
-def _neck(config: dict[str, Any]) -> None:
+def loss_parts(node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The plain losses of a loss: itself, or those that a combined one adds up."""
+    return list(node["losses"].values()) if "losses" in node else [node]
+
+
+def loss_tasks(node: Mapping[str, Any]) -> list[str]:
+    """The tasks that a loss serves: of a combined one, those that all of its losses serve."""
+    served = [class_constants(part["_target_"])["tasks"] for part in loss_parts(node) if "_target_" in part]
+    return [
+        task
+        for task in TASKS
+        if served and all({task, task_constants(task)["trained_as"]} & set(tasks) for tasks in served)
+    ]
+
+
+def _loss_name(node: Mapping[str, Any]) -> str:
+    return " + ".join(part["_target_"] for part in loss_parts(node))
+
+
+def _neck(node: dict[str, Any]) -> None:
     """Refuse a neck that nothing would go through; ``auto`` is decided when the encoder's maps are known."""
-    neck, decoder = config["neck"], config["decoder"]["_target_"]
+    neck, decoder = node["neck"], node["decoder"]["_target_"]
     if not neck or neck.get("auto") or class_constants(decoder)["consumes"] == "pyramid":
         return
     raise ConfigError(
         "The neck and the decoder do not go together.",
         given=f"{neck['_target_']} with {decoder}, which takes the encoder's embedding and no maps",
         expected="neck=auto for this decoder, or a decoder of maps",
-        override=["neck=auto", f"decoder={DECODER_OF_TASK['segmentation']}"],
+        override=["neck=auto", f"decoder={task_constants('segmentation')['default_decoder']}"],
     )
 
 
-def _head(config: Mapping[str, Any]) -> None:
+def _head(node: Mapping[str, Any], encoder: Mapping[str, Any]) -> None:
     """Refuse a decoder that lives on the encoder's pretrained weights where there are none, or no classifier."""
-    constants = class_constants(config["decoder"]["_target_"])
+    constants = class_constants(node["decoder"]["_target_"])
     if not constants["ready"]:
         return
-    encoder = config["encoder"]
     if constants["consumes"] == "logits" and not keeps_head(encoder):
         having = [
             name for name, path in options_of("encoder").items() if keeps_head(cast(DictConfig, OmegaConf.load(path)))
         ]
         raise ConfigError(
             "The decoder applies the classifier that came with the encoder's weights, and this encoder has none.",
-            given=f"{config['decoder']['_target_']} with {encoder['_target_']}",
+            given=f"{node['decoder']['_target_']} with {encoder['_target_']}",
             expected=f"an encoder with a classifier: {listed(having)}",
-            override=[f"encoder={having[0]}", f"decoder={DECODER_OF_TASK['classification']}"],
+            override=[f"encoder={having[0]}", f"decoder={task_constants('classification')['default_decoder']}"],
         )
     if encoder.get("skip") or not encoder.get("use_pretrained", True):
         raise ConfigError(
@@ -221,8 +339,77 @@ def _inputs(config: Mapping[str, Any]) -> None:
         raise ConfigError(
             "This decoder takes one image a sample.",
             given=f"{config['decoder']['_target_']} with data.inputs={listed(inputs)}",
-            override=["data.inputs=null", f"decoder={DECODER_OF_TASK['classification']}"],
+            override=["data.inputs=null", f"decoder={task_constants('classification')['default_decoder']}"],
         )
+
+
+def _views(config: Mapping[str, Any]) -> None:
+    """Refuse to compare views of an image that are all alike."""
+    compared = [
+        part["_target_"]
+        for node in outputs_of(config).values()
+        for part in loss_parts(node["loss"])
+        if class_constants(part["_target_"])["views"] > 1
+    ]
+    if compared and not any((config.get("augmentation") or {}).values()):
+        raise ConfigError(
+            "The loss compares differently augmented views of each image, and nothing is augmented.",
+            given=f"{compared[0]} with augmentation=none",
+            expected="an augmentation that changes what should not matter",
+            override="augmentation=views",
+        )
+
+
+def _background(config: dict[str, Any], reasons: dict[str, str]) -> None:
+    """Take the background class of a loss for what it means: rows that belong to none of the classes."""
+    node, data = config, config["data"]
+    if config.get("outputs") or node["loss"].get("background_class") is None or "unknown" not in data:
+        return
+    given = node["loss"]["background_class"]
+    name = str(given)
+    if isinstance(given, int):
+        target = read_index(config).target
+        names = target.class_names if target is not None else ()
+        if not 0 <= given < len(names):
+            raise ConfigError(
+                "loss.background_class is no class of the data.",
+                given=given,
+                expected=f"a name out of {listed(names)}, or its position, 0 to {len(names) - 1}",
+                override=f"data.unknown=[{names[-1]}] loss.background_class=null",
+            )
+        name = names[given]
+    data["unknown"] = [*(data["unknown"] or []), name]
+    node["loss"]["background_class"] = None
+    reasons["data.unknown"] = f"loss.background_class={given}"
+
+
+def _calibrate(config: Mapping[str, Any], index: SampleIndex) -> None:
+    """Refuse to fit on the validation split what no output has, or what there are no rows for."""
+    asked = calibrated(config)
+    if not asked:
+        return
+    tasks = [node["task"] for node in outputs_of(config).values()]
+    for what in asked:
+        able = [task for task in TASKS if what in task_constants(task)["calibrates"]]
+        if not set(able) & set(tasks):
+            raise ConfigError(
+                f"Nothing here has a {what.removesuffix('s')} to fit.",
+                given=f"calibrate={config['calibrate']} with task {listed(tasks)}",
+                expected=f"a task of {listed(able)}",
+                override="calibrate=null",
+            )
+    if not index.counts()["val"]:
+        raise ConfigError(
+            "Temperature and thresholds are fitted on the validation split, and the data have none.",
+            given=f"calibrate={config['calibrate']}",
+            override="calibrate=null",
+        )
+
+
+def calibrated(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What ``calibrate`` asks for."""
+    asked = config.get("calibrate")
+    return ("temperature", "thresholds") if asked == "all" else (asked,) if asked else ()
 
 
 def _pretrained_geometry(config: dict[str, Any], reasons: dict[str, str]) -> None:
@@ -278,11 +465,31 @@ def _encoder_weights(node: Mapping[str, Any]) -> None:
         )
 
 
-def _monitor(config: dict[str, Any], index: SampleIndex, task: str, reasons: dict[str, str]) -> None:
+def _monitor(config: dict[str, Any], index: SampleIndex, reasons: dict[str, str]) -> None:
     validated = index.counts()["val"] > 0
     if config["monitor"] == "auto":
-        config["monitor"] = MONITOR[task] if validated else "train/loss"
-        reasons["monitor"] = f"the figure of {task}" if validated else "there is no validation split"
+        outputs = outputs_of(config)
+        name, node = next(iter(outputs.items()))
+        task = node["task"]
+        prefix = "val/" if len(outputs) == 1 else f"val/{name}/"
+        if not validated:
+            config["monitor"], reasons["monitor"] = "train/loss", "there is no validation split"
+        elif task == "anomaly" and (lacking := _lacking(index, name, config)):
+            config["monitor"] = "train/loss" if lacking == "normal" else f"{prefix}loss"
+            reasons["monitor"] = f"no validation image is {lacking}"
+        elif task == "embedding" and index.target is None:
+            config["monitor"], reasons["monitor"] = f"{prefix}loss", "the images have no labels"
+        else:
+            config["monitor"] = f"{prefix}{task_constants(task)['monitor']}"
+            reasons["monitor"] = f"the figure of {task}"
+    elif config["monitor"].startswith("test/"):
+        other = config["monitor"].replace("test/", "val/", 1)
+        raise ConfigError(
+            "A figure of the test split cannot choose the checkpoint: the test would no longer tell how well it does.",
+            given=f"monitor={config['monitor']}",
+            expected="a figure of the validation or the training split",
+            override=[f"monitor={other}", "monitor=auto"],
+        )
     elif not validated and config["monitor"].startswith("val/"):
         raise ConfigError(
             "The monitored figure needs a validation split, and the data have none.",
@@ -290,7 +497,34 @@ def _monitor(config: dict[str, Any], index: SampleIndex, task: str, reasons: dic
             expected="a figure of the training split, or data with rows for val",
             override="monitor=train/loss",
         )
+    else:
+        _require_both(config, index)
     fill_monitor(config)
+
+
+def _lacking(index: SampleIndex, name: str, config: Mapping[str, Any]) -> str | None:
+    """What the validation split has none of, where anomalous and normal images are to be told apart."""
+    labels = index.main_labels if name == main_output(config) else index.further_targets[name]
+    assert labels is not None
+    assert labels.label is not None
+    there = occurring(labels.label, index.split, "val")
+    return None if all(there) else "anomalous" if there[0] else "normal"
+
+
+def _require_both(config: Mapping[str, Any], index: SampleIndex) -> None:
+    """Refuse to monitor a figure of anomaly detection that is not defined on the validation split."""
+    outputs = outputs_of(config)
+    for name, node in outputs.items():
+        prefix = "val/" if len(outputs) == 1 else f"val/{name}/"
+        figure = str(config["monitor"]).removeprefix(prefix)
+        if node["task"] != "anomaly" or figure in ("loss", config["monitor"]):
+            continue
+        if lacking := _lacking(index, name, config):
+            raise ConfigError(
+                "The monitored figure needs normal and anomalous images in the validation split.",
+                given=f"monitor={config['monitor']}, and no validation image is {lacking}",
+                override=["monitor=auto", f"monitor={prefix}loss"],
+            )
 
 
 def fill_monitor(config: dict[str, Any]) -> None:
@@ -301,7 +535,12 @@ def fill_monitor(config: dict[str, Any]) -> None:
         if callback["monitor"] == "auto":
             callback["monitor"] = config["monitor"]
         if callback.get("mode") == "auto":
-            callback["mode"] = "min" if str(callback["monitor"]).endswith("loss") else "max"
+            callback["mode"] = better(str(callback["monitor"]))
+
+
+def better(figure: str) -> Literal["min", "max"]:
+    """Whether a figure should be small or large."""
+    return "min" if figure.endswith(("loss", "_error")) else "max"
 
 
 def _encoder_lr(config: dict[str, Any], reasons: dict[str, str]) -> None:

@@ -83,13 +83,14 @@ def announce(plan: Plan, module: VisionModule, data: VisionDataModule) -> None:
     geometry, target = plan.geometry, plan.target
     total = sum(p.numel() for p in module.parameters())
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    names = [type(part).__name__ for part in (module.encoder, module.neck, module.decoder) if part is not None]
+    heads = [[type(p).__name__ for p in (head.neck, head.decoder) if p is not None] for _, head in module.named_heads()]
     print(f"data   {plan.index.origin}: {counts['train']} train, {counts['val']} val, {counts['test']} test")
     print(
         f"       {geometry.height} x {geometry.width} pixels, {geometry.num_channels} channels, "
         f"{target.num_classes} classes"
     )
-    print(f"model  {' > '.join(names)}: {total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained")
+    names = " > ".join([type(module.encoder).__name__, " + ".join(" > ".join(parts) for parts in heads)])
+    print(f"model  {names}: {total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained")
     cached = "preprocessing.cache_encoder_embeddings"
     encoder = plan.config["encoder"]
     frozen = encoder.get("trainable") is False

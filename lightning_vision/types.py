@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 if TYPE_CHECKING:
     from torch import Tensor
 
-TargetKind = Literal["label", "mask"]
+TargetKind = Literal["label", "labels", "mask"]
 MaskValues = Literal["index", "binary", "threshold", "color"]
 Color = tuple[int, int, int]
 Palette = tuple[Color, ...]
@@ -21,7 +21,8 @@ class Batch(TypedDict):
     """What a loader yields.
 
     ``image`` uint8 ``(B, C, H, W)``, or in its place ``features`` of the embedding cache, each ``(B, *shape)``;
-    ``target`` int64 ``(B,)`` class ids or uint8 ``(B, H, W)`` class maps, absent when there is no target; ``index``
+    ``target`` int64 ``(B,)`` class ids, uint8 ``(B, C)`` sets of labels (1 yes, 0 no, 255 unknown) or uint8
+    ``(B, H, W)`` class maps, absent when there is no target; ``targets``: those of further outputs, by name; ``index``
     int64 ``(B,)``: the row of each sample in the SampleIndex; ``blank`` bool ``(B,)``: the samples that could not be
     decoded, only in a batch that has some and where ``preprocessing.on_bad_image`` keeps them as black images.
     """
@@ -29,6 +30,7 @@ class Batch(TypedDict):
     image: NotRequired[Tensor]
     features: NotRequired[list[Tensor]]
     target: NotRequired[Tensor]
+    targets: NotRequired[dict[str, Tensor]]
     index: Tensor
     blank: NotRequired[Tensor]
 
@@ -95,7 +97,7 @@ class TargetSpec:
     """What is predicted: saved in every checkpoint, and compared with the data of test and predict by name.
 
     Args:
-        kind: ``label``: one class an image; ``mask``: one class a pixel.
+        kind: ``label``: one class an image; ``labels``: any number of classes an image; ``mask``: one class a pixel.
         class_names: Name of every class, the position is the class id.
         ignore_index: Id of pixels that are left out of loss and metrics, or None.
         mask_values: How the pixels of a mask file name classes: ``index`` (the value is the class id, palette PNGs

@@ -76,12 +76,17 @@ def unknown_key(key: str, value: Any, tree: Mapping[str, Any], choices: Mapping[
 
 def no_settings(group: str, name: str, value: Any) -> ConfigError:
     """Word the error for a setting of a part that is chosen later, such as ``loss=auto``."""
-    options = [o for o in options_of(group) if o != "auto"]
+    import yaml
+
+    nodes = {o: yaml.safe_load(file.read_text(encoding="utf-8")) for o, file in options_of(group).items()}
+    options = [o for o, node in nodes.items() if "_target_" in node]
+    having = sorted((o for o in options if name in nodes[o]), key=lambda o: len(nodes[o]))  # the simplest first
     return ConfigError(
         f"{group}=auto has no settings: it chooses the {group} by itself",
         given=override(f"{group}.{name}", value),
-        expected=f"a {group} by name: {listed(options)}",
-        override=f"{group}={options[0] if options else 'auto'}",
+        expected=f"a {group} by name: {listed(options, 40)}",
+        override=[f"{group}={o} {override(f'{group}.{name}', value)}" for o in having[:3]]
+        or f"{group}={options[0] if options else 'auto'}",
     )
 
 

@@ -121,7 +121,7 @@ def test_a_checkpoint_cannot_name_code_to_run(trained: lv.Result, tmp_path: Path
 
 def test_weights_that_do_not_fit_are_refused(trained: lv.Result, tmp_path: Path) -> None:
     state = checkpoints.read(trained.checkpoint)
-    del state["state_dict"]["decoder.head.weight"]
+    del state["state_dict"]["heads.output.decoder.head.weight"]
     torch.save(state, tmp_path / "other.ckpt")
     with pytest.raises(lv.CheckpointError, match=r"decoder\.head\.weight"):
         lv.load(tmp_path / "other.ckpt")

@@ -145,7 +145,9 @@ def check_pair(encoder: Encoder, decoder_name: str, size: tuple[int, int]) -> No
         decoder.text = nn.functional.normalize(torch.randn_like(decoder.text), dim=-1)
     size = (max(size[0], encoder.min_size[0]), max(size[1], encoder.min_size[1]))
     logits = logits_of(encoder, neck, decoder, torch.randn(2, encoder.num_channels, *size))
-    assert logits.shape == ((2, NUM_CLASSES) if decoder.output == "label" else (2, NUM_CLASSES, *size))
+    classes = NUM_CLASSES
+    shapes = {"label": (2, classes), "mask": (2, classes, *size), "score": (2,), "embedding": (2, logits.shape[-1])}
+    assert logits.shape == shapes[decoder.output]
     (logits * torch.randn_like(logits)).sum().backward()
     for name, parameter in decoder.named_parameters():
         assert parameter.grad is not None, f"no gradient reaches {name} of the decoder"

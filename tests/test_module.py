@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from lightning_vision.data.decode import crop_or_pad
 from lightning_vision.data.placement import Resize
 from lightning_vision.decoders.classifier import ClassifierDecoder
+from lightning_vision.head import Head, HeadOutput
 from lightning_vision.losses.cross_entropy import SoftmaxCrossEntropyLoss
 from lightning_vision.metrics import iou
 from lightning_vision.module import Normalize, VisionModule, _mix
-from lightning_vision.tasks import Classification, Segmentation
+from lightning_vision.tasks.classification import Classification
+from lightning_vision.tasks.segmentation import Segmentation
 from lightning_vision.testing.encoders import TinyEncoder
 from lightning_vision.types import IMAGENET_STATS, Geometry, PixelStats, TargetSpec
 
@@ -56,12 +58,10 @@ class Draws(nn.Module):
 def build(task: str = "label", **more: Any) -> VisionModule:
     target = TargetSpec("mask" if task == "mask" else "label", ("a", "b", "c"), ignore_index=9)
     encoder = TinyEncoder()
+    chosen = Segmentation(target) if task == "mask" else Classification(target)
     return VisionModule(
         encoder,
-        None,
-        ClassifierDecoder(encoder.info, 3),
-        SoftmaxCrossEntropyLoss(3),
-        Segmentation(target) if task == "mask" else Classification(target),
+        {"output": Head(ClassifierDecoder(encoder.info, 3), chosen, SoftmaxCrossEntropyLoss(3))},
         Geometry(8, 8, 3),
         IMAGENET_STATS,
         **more,
@@ -99,10 +99,10 @@ class TestRandomNumbersOfAStep:
 def test_an_empty_batch_of_a_short_rank_counts_for_nothing() -> None:
     module = build().eval()
     module.validation_step(batch(), 0)
-    before = module.val_scores.confusion.clone()
+    before = module.head().val_scores.confusion.clone()
     empty = {key: value[:0] for key, value in batch().items()}
     module.validation_step(empty, 1)
-    assert torch.equal(module.val_scores.confusion, before)
+    assert torch.equal(module.head().val_scores.confusion, before)
     assert before.sum() == 4
 
 
@@ -129,12 +129,14 @@ def test_the_score_at_the_original_size_sees_a_perfect_prediction_as_one(method:
     seen = crop_or_pad(image_truth, (8, 8)) if method == "crop_or_pad" else image_truth
     logits = nn.functional.one_hot(torch.from_numpy(seen).long(), 3).permute(2, 0, 1)[None].float()
     module = build("mask")
-    module._evaluate = lambda batch, scores: logits  # type: ignore[method-assign]
+    module._evaluate = lambda *given: {"output": HeadOutput(logits)}  # type: ignore[method-assign]
     trainer = type("Trainer", (), {"datamodule": Rows(mask, (12, 10), method)})
     module._trainer = trainer  # type: ignore[assignment]
     module._fabric = None
     module.test_step({"index": torch.tensor([0])}, 0)  # type: ignore[typeddict-item]
-    confusion = module.original_scores.compute()["confusion"]
+    scores = module.head().original_scores
+    assert scores is not None
+    confusion = scores.compute()["confusion"]
     pixels = mask.size if method == "interpolate" else 64 * scale**2
     assert confusion.sum() == pixels, "pixels that were cut away are not scored"
     # Bilinear logits at twice the size round the corners of the square.

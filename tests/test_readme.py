@@ -61,6 +61,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [f"{pair},{('same', 'other')[i % 2]}" for i, pair in enumerate(both)]
     write_tables(home)
     write_painted_masks(home / "painted")
+    write_targets(home)
     (home / "pairs.csv").write_text("\n".join(["left,right,label", *rows * 3]) + "\n")
     lv.fit(
         data="shapes",
@@ -69,6 +70,23 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         overrides={"data.num_images": 60, "output_dir": str(home / "run"), "decoder.channels": [8, 8]},
     )
     return home
+
+
+def write_targets(home: Path) -> None:
+    """Write tables with sets of labels, with a label for what is unknown, and with what is normal."""
+    header, *rows = (home / "pets.csv").read_text(encoding="utf-8").splitlines()
+    image, label, split = (header.split(",").index(name) for name in ("image", "label", "split"))
+    tags, animals, parts = ["image,labels,indoor,night,split"], ["image,label,split"], ["image,label,split"]
+    for i, cells in enumerate(row.split(",") for row in rows):
+        file, name, part = cells[image], cells[label], cells[split]
+        indoor, night = int(name == "red"), int(i % 5 > 2)
+        names = "|".join(n for n, yes in (("indoor", indoor), ("night", night)) if yes)
+        tags.append(f"{file},{names},{indoor},{night},{part}")
+        animals.append(f"{file},{'other' if i % 5 == 0 else name},{part}")
+        if part != "train" or name == "blue":
+            parts.append(f"{file},{'normal' if name == 'blue' else 'scratched'},{part}")
+    for file_name, lines in (("tags.csv", tags), ("animals.csv", animals), ("parts.csv", parts)):
+        (home / file_name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_tables(home: Path) -> None:

@@ -26,7 +26,7 @@ def plan(table: Path, *words: str, **values: Any) -> Plan:
 class TestDecisions:
     def test_of_a_mask(self, table: Path) -> None:
         found = plan(table, "decoder=unet")
-        assert found.config["task"] == found.task == "segmentation"
+        assert found.config["task"] == found.outputs["output"].task == "segmentation"
         assert found.config["monitor"] == "val/mean_iou"
         assert found.config["loss"]["_target_"].endswith("SoftmaxCrossEntropyLoss")
         assert found.target.kind == "mask"
@@ -34,7 +34,7 @@ class TestDecisions:
 
     def test_of_a_label(self, table: Path) -> None:
         found = plan(table, "decoder=classifier")
-        assert (found.task, found.config["monitor"], found.target.kind) == ("classification", "val/accuracy", "label")
+        assert (found.config["task"], found.config["monitor"], found.target.kind) == ("classification", "val/accuracy", "label")
         assert "label" in found.reasons["task"]
 
     def test_every_decision_is_written_with_a_reason(self, table: Path) -> None:
@@ -113,6 +113,12 @@ def test_a_decoder_of_labels_refuses_a_column_of_masks(table: Path) -> None:
     with pytest.raises(VisionError, match="column mask") as caught:
         plan(table, "decoder=classifier", "data.target=mask")
     assert "decoder=unet" in caught.value.overrides
+
+
+def test_a_figure_of_the_test_split_is_no_monitor(table: Path) -> None:
+    with pytest.raises(ConfigError, match="no longer tell how well it does") as caught:
+        plan(table, "monitor=test/mean_iou")
+    assert caught.value.overrides == ["monitor=val/mean_iou", "monitor=auto"]
 
 
 def test_monitoring_val_without_val(table: Path) -> None:

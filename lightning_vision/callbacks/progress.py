@@ -21,9 +21,6 @@ from rich.progress import (
 
 from lightning_vision.types import Between
 
-# Figures that a line has room for: the losses and what the task is judged by.
-SHOWN = ("train/loss", "val/loss", "val/accuracy", "val/accuracy_macro", "val/mean_iou", "val/pixel_accuracy")
-
 
 class Progress(ProgressBar):
     """A bar while a terminal watches, and a line for each epoch that stays in a log file as well.
@@ -58,7 +55,7 @@ class Progress(ProgressBar):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's bar."""
-        self._leave_line(trainer)
+        self._leave_line(trainer, pl_module)
         self._started = time.perf_counter()
         self._open(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", self.total_train_batches)
 
@@ -75,7 +72,7 @@ class Progress(ProgressBar):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the line of the last epoch."""
-        self._leave_line(trainer)
+        self._leave_line(trainer, pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the test's bar."""
@@ -106,14 +103,18 @@ class Progress(ProgressBar):
         """Batches of each test loader."""
         return [int(n) for n in trainer.num_test_batches]
 
-    def _leave_line(self, trainer: Trainer) -> None:
+    def _leave_line(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The training figures of an epoch are known only after the callbacks of its end.
         if self._ended is None:
             return
+        from lightning_vision.module import VisionModule
+
         epoch, seconds = self._ended
         self._ended = None
         figures = trainer.callback_metrics
-        shown = [f"{name} {float(figures[name]):.4f}" for name in SHOWN if name in figures]
+        # A line has room for the losses and what the tasks are judged by; a module of someone else's is shown whole.
+        names = pl_module.progress_figures() if isinstance(pl_module, VisionModule) else sorted(figures)
+        shown = [f"{name} {float(figures[name]):.4f}" for name in names if name in figures]
         self.print(f"epoch {epoch + 1}/{trainer.max_epochs}  {'  '.join(shown)}  {seconds:.1f} s")
 
     def _open(self, title: str, total: float) -> None:

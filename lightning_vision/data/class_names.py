@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -85,18 +86,41 @@ def split_colors(
     return names, colors
 
 
+@dataclass(frozen=True)
+class Distinct:
+    """The distinct texts of a column, in the order of their appearance.
+
+    Args:
+        first: The row where each is first.
+        codes: int64 ``(N,)``, the position in ``first`` of each row's text.
+    """
+
+    first: dict[str, int]
+    codes: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, values: PackedStrings) -> Distinct:
+        """Find them."""
+        codes = np.empty(len(values), np.int64)
+        seen: dict[str, int] = {}
+        first: list[int] = []
+        for i, value in enumerate(values):
+            code = seen.setdefault(value, len(seen))
+            if code == len(first):
+                first.append(i)
+            codes[i] = code
+        return cls(dict(zip(seen, first, strict=True)), codes)
+
+
 def encode_labels(
     values: PackedStrings,
     where: Callable[[int], str],
     class_names: tuple[str, ...] | None,
     num_classes: int | None,
     report: Callable[[DataError], None],
+    unknown: Sequence[str] = (),
 ) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
-    """Turn label texts into class ids.
-
-    With ``class_names`` a text is looked up among them; integers are positions in the list if none of the names is a
-    number. Without, the sorted distinct values are the classes (numbers by value, texts by code point), except
-    that ``num_classes`` and integers within 0 .. num_classes - 1 make every such integer a class, seen or not.
+    """Turn label texts into class ids; see ``number_names`` for which text is which.
 
     Args:
         values: Label of each sample.
@@ -104,20 +128,68 @@ def encode_labels(
         class_names: The classes in order, or None.
         num_classes: The number of classes that the user expects, or None.
         report: Called with each error; it raises it, or collects it.
+        unknown: Texts that mean none of the classes.
 
     Returns:
-        int32 ``(N,)`` ids, -1 for a value that is no class (only if ``report`` returned), and the class names.
+        int32 ``(N,)`` ids and the class names. The id of ``unknown`` is the number of classes; -1 is that of a value
+        that is no class (only if ``report`` returned).
     """
-    # Distinct values in order of appearance, and the code of each sample.
-    codes = np.empty(len(values), np.int64)
-    seen: dict[str, int] = {}
-    first: list[int] = []
-    for i, value in enumerate(values):
-        code = seen.setdefault(value, len(seen))
-        if code == len(first):
-            first.append(i)
-        codes[i] = code
-    distinct = list(seen)
+    distinct = Distinct.of(values)
+    codes = {value: code for code, value in enumerate(distinct.first)}
+    missing = [word for word in unknown if word not in codes]
+    if missing:
+        report(
+            DataError(
+                "data.unknown names labels that no row has",
+                given=listed(missing),
+                expected=f"some of {listed(codes)}",
+                nearest=nearest(missing[0], codes),
+                override="data.unknown=null",
+            )
+        )
+    both = [word for word in unknown if word in (class_names or ())]
+    if both:
+        raise ConfigError(
+            "data.unknown names labels that are classes in data.class_names",
+            given=listed(both),
+            override=["data.unknown=null", "data.class_names=null"],
+        )
+    known = {value: row for value, row in distinct.first.items() if value not in unknown}
+
+    def rows_with(texts: Sequence[str]) -> int:
+        return int(np.isin(distinct.codes, [codes[text] for text in texts]).sum())
+
+    ids, names = number_names(known, where, class_names, num_classes, report, rows_with)
+    by_code = np.array([ids.get(value, len(names)) for value in distinct.first] or [0], np.int32)
+    return by_code[distinct.codes], names
+
+
+def number_names(
+    first: Mapping[str, int],
+    where: Callable[[int], str],
+    class_names: tuple[str, ...] | None,
+    num_classes: int | None,
+    report: Callable[[DataError], None],
+    rows_with: Callable[[Sequence[str]], int],
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Tell which distinct text is which class.
+
+    With ``class_names`` a text is looked up among them; integers are positions in the list if none of the names is a
+    number. Without, the sorted distinct values are the classes (numbers by value, texts by code point), except
+    that ``num_classes`` and integers within 0 .. num_classes - 1 make every such integer a class, seen or not.
+
+    Args:
+        first: The distinct texts, and where each occurs first.
+        where: Says in words where sample i comes from.
+        class_names: The classes in order, or None.
+        num_classes: The number of classes that the user expects, or None.
+        report: Called with each error; it raises it, or collects it.
+        rows_with: Counts the rows that have one of some texts.
+
+    Returns:
+        The id of each text, -1 for one that is no class (only if ``report`` returned), and the class names.
+    """
+    distinct = list(first)
     integers = bool(distinct) and all(_INTEGER.fullmatch(v) for v in distinct)
     if class_names is not None:
         if num_classes is not None and num_classes != len(class_names):
@@ -130,42 +202,38 @@ def encode_labels(
         # Names that are numbers themselves are never taken for positions: 1, 2, 3 would silently become 2, 3, none.
         if integers and not any(_INTEGER.fullmatch(name) for name in class_names):
             by_name = {v: int(v) for v in distinct if 0 <= int(v) < len(class_names)}
-        unknown = [v for v in distinct if v not in by_name]
-        if unknown:
-            shown = ", ".join(f"{v!r} ({where(first[seen[v]])})" for v in unknown[:5])
-            rows = int(np.isin(codes, [seen[v] for v in unknown]).sum())
+        foreign = [v for v in distinct if v not in by_name]
+        if foreign:
+            shown = ", ".join(f"{v!r} ({where(first[v])})" for v in foreign[:5])
             report(
                 DataError(
-                    f"{rows} labels of {len(unknown)} values are not among the {len(class_names)} class names",
-                    given=shown + (f" … and {len(unknown) - 5} more" if len(unknown) > 5 else ""),
+                    f"{rows_with(foreign)} labels of {len(foreign)} values are not among the {len(class_names)} "
+                    "class names",
+                    given=shown + (f" … and {len(foreign) - 5} more" if len(foreign) > 5 else ""),
                     expected=(f"0 to {len(class_names) - 1}, for " if by_name.keys().isdisjoint(class_names) else "")
                     + listed(class_names),
-                    nearest=nearest(unknown[0], class_names),
+                    nearest=nearest(foreign[0], class_names),
                     override="data.class_names=null",
                 )
             )
-        ids = [by_name.get(v, -1) for v in distinct]
-        names = class_names
-    elif integers and num_classes is not None and all(0 <= int(v) < num_classes for v in distinct):
-        ids, names = [int(v) for v in distinct], tuple(str(i) for i in range(num_classes))
-    else:
-        numbers = all(_NUMBER.fullmatch(v) for v in distinct)
-        ordered = sorted(distinct, key=int if integers else float) if numbers else sorted(distinct)
-        # "1" and "01" are one number written in two ways.
-        keys = [str(int(v)) if integers else v for v in ordered]
-        names = tuple(dict.fromkeys(keys))
-        position = {name: i for i, name in enumerate(names)}
-        by_value = {v: position[k] for v, k in zip(ordered, keys, strict=True)}
-        ids = [by_value[v] for v in distinct]
-        if num_classes is not None and num_classes != len(names):
-            report(
-                DataError(
-                    "data.num_classes contradicts the labels",
-                    given=f"num_classes={num_classes}, and {len(names)} distinct labels: {listed(names, 10)}",
-                    override=["data.num_classes=null", f"data.num_classes={len(names)}"],
-                )
+        return {v: by_name.get(v, -1) for v in distinct}, class_names
+    if integers and num_classes is not None and all(0 <= int(v) < num_classes for v in distinct):
+        return {v: int(v) for v in distinct}, tuple(str(i) for i in range(num_classes))
+    numbers = all(_NUMBER.fullmatch(v) for v in distinct)
+    ordered = sorted(distinct, key=int if integers else float) if numbers else sorted(distinct)
+    # "1" and "01" are one number written in two ways.
+    keys = [str(int(v)) if integers else v for v in ordered]
+    names = tuple(dict.fromkeys(keys))
+    position = {name: i for i, name in enumerate(names)}
+    if num_classes is not None and num_classes != len(names):
+        report(
+            DataError(
+                "data.num_classes contradicts the labels",
+                given=f"num_classes={num_classes}, and {len(names)} distinct labels: {listed(names, 10)}",
+                override=["data.num_classes=null", f"data.num_classes={len(names)}"],
             )
-    return np.asarray(ids, np.int32)[codes] if len(values) else np.zeros(0, np.int32), names
+        )
+    return {v: position[k] for v, k in zip(ordered, keys, strict=True)}, names
 
 
 def check_coverage(
@@ -175,12 +243,27 @@ def check_coverage(
     listed_by_user: bool,
     report: Callable[[DataError], None],
     warn: Callable[[str], None],
+    coverage: bool = True,
 ) -> None:
-    """Look for a single class, and for classes that occur in val or test but never in train."""
-    counts = [np.bincount(label[(split == s) & (label >= 0)], minlength=len(names)) for s in range(len(SPLITS))]
-    if not counts[0].any():
+    """Look for a single class, and for classes that occur in val or test but never in train.
+
+    Args:
+        label: int32 ``(N,)`` class ids; -1, and the number of classes, are none of them.
+        split: uint8 ``(N,)``: 0 train, 1 val, 2 test.
+        names: The classes.
+        listed_by_user: The user said what the classes are, so that a class may be missing.
+        report: Called with each error.
+        warn: Called with each warning.
+        coverage: False: one class is enough, and train need not have all.
+    """
+    counts = [_class_counts(label[split == s], len(names)) for s in range(len(SPLITS))]
+    if not (label[split == 0] >= 0).any():
         return  # nothing is trained on: data for test or predict
-    if len(names) < 2:
+    if not counts[0].any():
+        message = "no label of train is one of the classes, so there is nothing to learn"
+        report(DataError(message, expected="rows of the classes in train", override="data.unknown=null"))
+        return
+    if coverage and len(names) < 2:
         report(
             DataError(
                 "all images have one label, so there is nothing to tell apart",
@@ -188,17 +271,43 @@ def check_coverage(
                 expected="at least two classes in the target column, or two folders of classes",
             )
         )
+    if coverage:
+        not_in_train(counts, names, "classes", listed_by_user, report, warn)
+    empty = [names[c] for c in np.flatnonzero(sum(counts) == 0)]
+    if empty:
+        warn(f"classes without any sample: {listed(empty, 10)}")
+
+
+def _class_counts(label: npt.NDArray[np.int32], num_classes: int) -> npt.NDArray[np.int64]:
+    return np.bincount(label[label >= 0], minlength=num_classes)[:num_classes]
+
+
+def not_in_train(
+    counts: Sequence[npt.NDArray[np.int64]],
+    names: tuple[str, ...],
+    what: str,
+    listed_by_user: bool,
+    report: Callable[[DataError], None],
+    warn: Callable[[str], None],
+) -> None:
+    """Report classes that occur in val or test but never in train: an error, or a warning where the user listed them.
+
+    Args:
+        counts: int64 ``(C,)`` for train, val and test: the samples of each class.
+        names: The classes.
+        what: What they are called.
+        listed_by_user: The user said what the classes are.
+        report: Called with each error.
+        warn: Called with each warning.
+    """
     for s in (1, 2):
         unseen = [f"{names[c]} ({counts[s][c]})" for c in np.flatnonzero((counts[s] > 0) & (counts[0] == 0))]
         if not unseen:
             continue
-        message = f"classes that occur in {SPLITS[s]} but not in train: {listed(unseen, 10)}"
+        message = f"{what} that occur in {SPLITS[s]} but not in train: {listed(unseen, 10)}"
         if listed_by_user:
             warn(message)
         else:
             plain = all(_PLAIN.fullmatch(name) for name in names) and len(names) <= 20
             override = f"data.class_names=[{','.join(names)}]" if plain else "data.class_names=classes.txt"
             report(DataError(message, expected="every class in train", override=override))
-    empty = [names[c] for c in np.flatnonzero(sum(counts) == 0)]
-    if empty:
-        warn(f"classes without any sample: {listed(empty, 10)}")

@@ -28,9 +28,10 @@ from lightning_vision.types import Batch, Geometry, Split
 class VisionDataModule(LightningDataModule):
     """Loaders of the rows of an index.
 
-    Batches hold ``image`` uint8 ``(B, C, H, W)``, ``index`` int64 ``(B,)``, and ``target``: int64 ``(B,)`` class ids or
-    uint8 ``(B, H, W)`` class maps, absent when the index has neither. In a fit with cached embeddings there is a list
-    ``features`` in place of ``image``.
+    Batches hold ``image`` uint8 ``(B, C, H, W)``, ``index`` int64 ``(B,)``, and ``target``: int64 ``(B,)`` class ids,
+    uint8 ``(B, C)`` sets of labels (1 yes, 0 no, 255 unknown) or uint8 ``(B, H, W)`` class maps, absent when the index
+    has none of them. Targets of further outputs are in ``targets``, by name. In a fit with cached embeddings there is a
+    list ``features`` in place of ``image``.
 
     Args:
         index: The samples.
@@ -51,7 +52,7 @@ class VisionDataModule(LightningDataModule):
         eval_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        preprocessing.require_unlabelled(index.target)
+        preprocessing.require_unlabelled(index.target, [found.target for found in index.further_targets.values()])
         self.index = index
         self.geometry = geometry
         self.preprocessing = preprocessing
@@ -131,6 +132,10 @@ class VisionDataModule(LightningDataModule):
         overfits = bool(self.trainer is not None and self.trainer.overfit_batches)  # type: ignore[attr-defined]
         name = "train in one order" if overfits else "train"
         return self._loader(name, self._mode("train"), self.batch_size, train=True, shuffle=not overfits)
+
+    def train_rows_dataloader(self) -> Loader:
+        """The training rows in their order, each once over all ranks, as they are without augmentation."""
+        return self._loader("train rows", self._mode("train"), self.eval_batch_size)
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """Validation batches; an empty list, which Lightning skips, if the split has no rows."""

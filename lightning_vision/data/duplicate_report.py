@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_vision.data.duplicates import Group, find_duplicates
 from lightning_vision.data.image_scan import ImageScan
-from lightning_vision.data.index import Problem, SampleIndex
+from lightning_vision.data.index import FurtherTarget, Problem, SampleIndex
 from lightning_vision.types import SPLITS
 
 if TYPE_CHECKING:
@@ -41,20 +41,20 @@ def check_duplicates(index: SampleIndex, scan: ImageScan, report: Report, thread
             how = "the same file under several names" if exact else "saved again, resized, or next to equal"
             message = f"{pictures} more than once in one split ({how}); each copy counts\n{_pairs(within, name)}"
             report.problems.append(Problem("warning", message))
-    if index.label is None or index.target is None:
-        return
-    names = index.target.class_names
-    torn = [group for group in groups if len({int(index.label[row]) for row in group.rows}) > 1]
-    if torn:
-        labels = {row: names[index.label[row]] for group in torn for row in group.rows}
-        pictures = "1 picture has" if len(torn) == 1 else f"{len(torn)} pictures have"
-        report.problems.append(
-            Problem(
-                "warning",
-                f"{pictures} different labels in different files, of which one is probably wrong\n"
-                + _pairs(torn, lambda row: f"{name(row)} ({labels[row]})"),
-            )
-        )
+    for output, labels in _labels(index).items():
+        torn = [group for group in groups if len({labels.key(row) for row in group.rows}) > 1]
+        if torn:
+            pictures = "1 picture has" if len(torn) == 1 else f"{len(torn)} pictures have"
+            said = f"output {output}: " if output else ""
+            text = _pairs(torn, lambda row, labels=labels: f"{name(row)} ({labels.text(row)})")  # type: ignore[misc]
+            message = f"{said}{pictures} different labels in different files, of which one is probably wrong\n{text}"
+            report.problems.append(Problem("warning", message))
+
+
+def _labels(index: SampleIndex) -> dict[str, FurtherTarget]:
+    """The labels of each output, those of the main one without a name."""
+    main = index.main_labels
+    return ({} if main is None else {"": main}) | dict(index.further_targets)
 
 
 def _leak(index: SampleIndex, groups: Sequence[Group], exact: bool, name: Callable[[int], str]) -> str:
@@ -119,6 +119,6 @@ def _described(index: SampleIndex, group: Group) -> dict[str, Any]:
     }
     if len(index.images) == 1:
         found["images"] = [paths[0] for paths in found["images"]]
-    if index.label is not None and index.target is not None:
-        found["labels"] = [index.target.class_names[index.label[row]] for row in group.rows]
+    for output, labels in _labels(index).items():
+        found[f"labels {output}" if output else "labels"] = [labels.text(row) for row in group.rows]
     return found

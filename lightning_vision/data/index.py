@@ -6,7 +6,7 @@ count. One buffer of bytes with offsets has no such objects.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from typing import Literal
@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from lightning_vision.data.label_sets import YES, LabelSets
 from lightning_vision.types import SPLITS, Split, TargetSpec
 
 _BLOCK = 1 << 14  # rows that are handled at once
@@ -175,19 +176,92 @@ def may_be_space(ends: npt.NDArray[np.uint8]) -> bool:
 
 
 @dataclass(eq=False)
+class FurtherTarget:
+    """A label or a set of labels of every sample: what a further output predicts, or the main one.
+
+    Args:
+        target: What is predicted.
+        label: int32 ``(N,)`` class ids, where one label is predicted; ``target.ignore_index``, one past the last class,
+            where it is none of the classes.
+        labels: Sets of labels, where any number of them is predicted.
+    """
+
+    target: TargetSpec
+    label: npt.NDArray[np.int32] | None = None
+    labels: LabelSets | None = None
+
+    def __post_init__(self) -> None:
+        if (self.label is None) == (self.labels is None):
+            raise ValueError("a target is either a label or a set of labels for each row")
+        if self.label is not None:
+            self.label = np.ascontiguousarray(self.label, np.int32)
+        if self.labels is not None and self.labels.num_labels != self.target.num_classes:
+            raise ValueError(f"sets of {self.labels.num_labels} labels for {self.target.num_classes} classes")
+
+    @property
+    def column(self) -> npt.NDArray[np.int32] | LabelSets:
+        """The label or the labels of every row."""
+        found = self.labels if self.label is None else self.label
+        assert found is not None
+        return found
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the labels, bytes."""
+        return int(self.column.nbytes)
+
+    def take(self, rows: npt.ArrayLike) -> FurtherTarget:
+        """Return the targets of these rows alone, in their order."""
+        rows = np.asarray(rows, dtype=np.int64)
+        label = None if self.label is None else self.label[rows]
+        return replace(self, label=label, labels=None if self.labels is None else self.labels.take(rows))
+
+    def values(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | npt.NDArray[np.uint8]:
+        """What a batch of ``rows`` holds: class ids int64 ``(B,)``, or sets uint8 ``(B, C)`` of 1, 0 and 255."""
+        if self.labels is not None:
+            return self.labels.rows(rows)
+        assert self.label is not None
+        return self.label[rows].astype(np.int64)
+
+    def key(self, row: int) -> int | bytes:
+        """What two rows with the same target have in common."""
+        return self.labels.key(row) if self.labels is not None else int(self.column[row])  # type: ignore[index]
+
+    def text(self, row: int) -> str:
+        """The target of a row in words."""
+        names = self.target.class_names
+        if self.labels is not None:
+            return "|".join(names[c] for c in np.flatnonzero(self.labels.rows([row])[0] == YES)) or "no label"
+        label = int(self.column[row])  # type: ignore[index]
+        return names[label] if 0 <= label < len(names) else "unknown"
+
+    def unknown(self, rows: npt.NDArray[np.int64]) -> int:
+        """Count, among these rows, labels that are none of the classes; of sets, labels of which nobody knows."""
+        if self.labels is not None:
+            return int(self.labels.counts(rows)[1].sum())
+        assert self.label is not None
+        return int((self.label[rows] == self.target.num_classes).sum())
+
+
+@dataclass(eq=False)
 class SampleIndex:
     """Paths, targets and split of every sample.
 
     Args:
         image: Absolute path of every image.
         split: uint8 ``(N,)``: 0 train, 1 val, 2 test (the order of ``SPLITS``).
-        label: int32 ``(N,)`` class ids, or None.
+        label: int32 ``(N,)`` class ids, or None; ``target.ignore_index`` where it is none of the classes.
         mask: Absolute path of every mask, or None.
         target: What is predicted, or None when only images were wanted.
         origin: Where the rows come from, for messages.
         is_split: The data say which sample is in which split; False = drawn by fractions.
         problems: What was found while reading. Strict reading raises errors instead of keeping them here.
         further: Absolute paths of the second image of every sample, of the third and so on, where there are several.
+        labels: The set of labels of every sample, or None.
+        further_targets: What further outputs predict, by their names, beside the main target.
     """
 
     image: PackedStrings
@@ -199,11 +273,14 @@ class SampleIndex:
     is_split: bool = True
     problems: tuple[Problem, ...] = field(default=())
     further: tuple[PackedStrings, ...] = ()
+    labels: LabelSets | None = None
+    further_targets: Mapping[str, FurtherTarget] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.image)
-        columns = [("split", self.split), ("label", self.label), ("mask", self.mask)]
-        for name, column in [*columns, *(("further", column) for column in self.further)]:
+        columns = [("split", self.split), ("label", self.label), ("labels", self.labels), ("mask", self.mask)]
+        columns += [("further", column) for column in self.further]
+        for name, column in [*columns, *self.further_targets.items()]:
             if column is not None and len(column) != n:
                 raise ValueError(f"{name} has {len(column)} rows, image has {n}")
         self.split = np.ascontiguousarray(self.split, np.uint8)
@@ -223,6 +300,13 @@ class SampleIndex:
     def images(self) -> tuple[PackedStrings, ...]:
         """All columns of images, the main one first."""
         return (self.image, *self.further)
+
+    @property
+    def main_labels(self) -> FurtherTarget | None:
+        """The main target, where it is a label or a set of labels."""
+        if self.target is None or (self.label is None and self.labels is None):
+            return None
+        return FurtherTarget(self.target, self.label, self.labels)
 
     def image_path(self, i: int) -> str:
         """Absolute path of image ``i``, the first where a sample has several."""
@@ -256,6 +340,8 @@ class SampleIndex:
             is_split=self.is_split,
             problems=self.problems,
             further=tuple(column.take(rows) for column in self.further),
+            labels=None if self.labels is None else self.labels.take(rows),
+            further_targets={name: target.take(rows) for name, target in self.further_targets.items()},
         )
 
     def as_split(self, split: Split) -> SampleIndex:
@@ -266,5 +352,5 @@ class SampleIndex:
     @property
     def nbytes(self) -> int:
         """Memory of all columns, bytes."""
-        columns = (*self.images, self.split, self.label, self.mask)
+        columns = (*self.images, self.split, self.label, self.labels, self.mask, *self.further_targets.values())
         return sum(int(c.nbytes) for c in columns if c is not None)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
 
+from lightning_vision.data.label_sets import UNKNOWN
 from lightning_vision.data.modes import Failure, Mode, Wait
 from lightning_vision.data.ranks import rank_and_world
 from lightning_vision.errors import DataError
@@ -209,9 +210,14 @@ class Loader:
     ) -> tuple[npt.NDArray[np.int64], Batch, Wait]:
         samples, wait = self.mode.start(rows, pool, self.pin_memory)
         samples["index"] = torch.from_numpy(rows)
-        label = self.mode.decoder.index.label
-        if label is not None and self.mode.decoder.mask_shape is None:
-            samples["target"] = torch.from_numpy(label[rows].astype(np.int64))
+        index = self.mode.decoder.index
+        if index.labels is not None:
+            samples["target"] = torch.from_numpy(index.labels.rows(rows))
+        elif index.label is not None and self.mode.decoder.mask_shape is None:
+            samples["target"] = torch.from_numpy(index.label[rows].astype(np.int64))
+        if index.further_targets:
+            targets = index.further_targets.items()
+            samples["targets"] = {name: torch.from_numpy(target.values(rows)) for name, target in targets}
         return rows, cast(Batch, samples), wait
 
     def _finish(self, rows: npt.NDArray[np.int64], batch: Batch, wait: Wait) -> Batch:
@@ -225,6 +231,7 @@ class Loader:
             path = self.mode.decoder.index.image_path(int(rows[failure.position]))
             self._bad.setdefault(path, failure.reason(path))
         if self.on_bad_image == "blank":
+            self._unlabel(batch, failures)
             return batch
         failed = {failure.position for failure in failures}
         good = torch.tensor([i for i in range(len(rows)) if i not in failed], dtype=torch.int64)
@@ -235,7 +242,16 @@ class Loader:
             )
         return cast(Batch, {key: _taken(value, good) for key, value in batch.items()})
 
+    def _unlabel(self, batch: Batch, failures: list[Failure]) -> None:
+        """Put what does not count in place of the further targets of black images."""
+        for name, target in self.mode.decoder.index.further_targets.items():
+            ignored = UNKNOWN if target.labels is not None else target.target.ignore_index
+            assert ignored is not None  # see Preprocessing.require_unlabelled
+            batch["targets"][name][[failure.position for failure in failures]] = ignored
+
 
 def _taken(value: Any, good: Tensor) -> Any:
-    """Samples of one tensor, or of each map of a pyramid."""
+    """Samples of one tensor, of each map of a pyramid, or of each further target."""
+    if isinstance(value, dict):
+        return {name: _taken(part, good) for name, part in value.items()}
     return [_taken(part, good) for part in value] if isinstance(value, list) else value.index_select(0, good)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 from lightning_vision.data.placement import Resize
@@ -61,8 +62,9 @@ class Preprocessing:
         exact_decode: Decode at full size before resizing. false lets the JPEG decoder halve large images first: faster,
             pixels differ slightly.
         on_bad_image: A sample whose file is missing or cannot be decoded: ``error`` stops with its path, ``skip``
-            leaves it out, ``blank`` keeps its label with a black image. What was left out or blanked is counted and
-            listed. Where more than half of the files are missing, that is an error all the same.
+            leaves it out, ``blank`` keeps its label with a black image (what further outputs predict becomes unknown).
+            What was left out or blanked is counted and listed. Where more than half of the files are missing, that is
+            an error all the same.
     """
 
     injected: ClassVar[tuple[str, ...]] = ()
@@ -128,12 +130,24 @@ class Preprocessing:
         self.exact_decode = exact_decode
         self.on_bad_image = on_bad_image
 
-    def require_unlabelled(self, target: TargetSpec | None) -> None:
-        """Refuse black images in the place of bad ones where no mask value says that their pixels do not count.
+    def require_unlabelled(self, target: TargetSpec | None, further: Sequence[TargetSpec] = ()) -> None:
+        """Refuse black images in the place of bad ones where no value says that their targets do not count.
+
+        A black image keeps the label of a main target. Sets of labels of further outputs become unknown.
+
+        Args:
+            target: The main target.
+            further: Those of further outputs.
 
         Raises:
-            ConfigError: ``on_bad_image`` is ``blank``, and masks have no ignored value.
+            ConfigError: ``on_bad_image`` is ``blank``, and masks, or labels of further outputs, have no ignored value.
         """
+        if self.on_bad_image == "blank" and any(t.kind == "label" and t.ignore_index is None for t in further):
+            raise ConfigError(
+                "A black image has no label, and no label of the further outputs is ignored.",
+                given="preprocessing.on_bad_image=blank",
+                override="preprocessing.on_bad_image=skip",
+            )
         if target is None or target.kind != "mask" or target.ignore_index is not None:
             return
         if self.on_bad_image == "blank":

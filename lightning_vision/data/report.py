@@ -6,23 +6,36 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from lightning_vision.config import instantiate
 from lightning_vision.data.duplicate_report import check_duplicates
 from lightning_vision.data.geometry import infer_geometry
 from lightning_vision.data.image_scan import ImageScan, scan_images
-from lightning_vision.data.index import Problem, SampleIndex, Severity
+from lightning_vision.data.index import FurtherTarget, Problem, SampleIndex, Severity
 from lightning_vision.data.mask_report import check_masks, count_masks
 from lightning_vision.data.preprocessing import Preprocessing
-from lightning_vision.data.sources.base import Source
 from lightning_vision.errors import ConfigError, VisionError, listed
 from lightning_vision.reports.files import whole_file
-from lightning_vision.resolve import TASK_OF_OUTPUT
-from lightning_vision.signatures import class_constants
 from lightning_vision.types import SPLITS, Geometry, TargetKind, TargetSpec
+
+TASK_OF_KIND: dict[TargetKind, str] = {"label": "classification", "labels": "multilabel", "mask": "segmentation"}
+
+
+@dataclass
+class FurtherReport:
+    """What a further output predicts.
+
+    Args:
+        target: The classes.
+        classes: As in ``Report``.
+        unknown: As in ``Report``.
+    """
+
+    target: TargetSpec
+    classes: list[dict[str, Any]]
+    unknown: dict[str, int]
 
 
 @dataclass
@@ -34,8 +47,11 @@ class Report:
         counts: Number of samples of each split.
         target: What is predicted, or None.
         task: Name of the task, or None.
-        classes: Per class a dict with ``name`` and, for train, val and test, the number of images (labels) or the
-            share of all pixels that count, 0 to 1 (masks).
+        classes: Per class a dict with ``name`` and, for train, val and test, the number of images that have it (labels
+            and sets of labels) or the share of all pixels that count, 0 to 1 (masks).
+        unknown: For train, val and test, the number of images of none of the classes (labels), or of labels of which
+            nobody knows (sets of labels).
+        further: What further outputs predict, by their names.
         geometry: What would be inferred, or None if it cannot be.
         standardize_image: The setting: ``encoder``, ``imagenet1k``, or None for pixels in [0, 1].
         sizes: Number of images of each ``"height x width"``, after EXIF orientation, the most frequent first.
@@ -52,6 +68,8 @@ class Report:
     target: TargetSpec | None = None
     task: str | None = None
     classes: list[dict[str, Any]] = field(default_factory=list)
+    unknown: dict[str, int] = field(default_factory=dict)
+    further: dict[str, FurtherReport] = field(default_factory=dict)
     geometry: Geometry | None = None
     standardize_image: str | None = None
     sizes: dict[str, int] = field(default_factory=dict)
@@ -69,6 +87,9 @@ class Report:
         """Plain data for JSON."""
         data = asdict(self)
         data["target"] = None if self.target is None else self.target.to_dict()
+        data["further"] = {
+            name: asdict(found) | {"target": found.target.to_dict()} for name, found in self.further.items()
+        }
         data["channels"] = {str(k): v for k, v in self.channels.items()}
         return data | {"ok": self.ok}
 
@@ -86,25 +107,12 @@ class Report:
             temporary.write_text(self.to_json() + "\n", encoding="utf-8")
 
 
-def check_data(config: Mapping[str, Any]) -> Report:
-    """Check the data of a composed config (plain data): the target is the one that the decoder needs.
-
-    Raises:
-        ConfigError: A setting with which nothing can be read at all.
-        DataError: The table or folder cannot be read at all.
-    """
-    wanted = cast(TargetKind, class_constants(config["decoder"]["_target_"])["output"])
-    source = cast(Source, instantiate(config["data"]))
-    preprocessing = cast(Preprocessing, instantiate(config["preprocessing"]))
-    index = source.read(wanted, config["seed"], strict=False, preprocessing=preprocessing)
-    return check_index(index, preprocessing, config["image_size"], config.get("quick", False))
-
-
 def check_index(
     index: SampleIndex,
     preprocessing: Preprocessing,
     image_size: int | Sequence[int] | None = None,
     quick: bool = False,
+    task: str | None = None,
 ) -> Report:
     """Decode every image and read every mask of an index that was read with ``strict=False``.
 
@@ -113,13 +121,14 @@ def check_index(
         preprocessing: Its settings.
         image_size: The root setting: pixels of both sides, or ``[height, width]``, or None.
         quick: Of images, read headers alone: damaged pixels and duplicates are not looked for.
+        task: Name of the task; None = the usual one of the target.
     """
     counts: dict[str, int] = {str(name): count for name, count in index.counts().items()}
     report = Report(index.origin, counts, index.target, problems=list(index.problems))
-    report.task = None if index.target is None else TASK_OF_OUTPUT.get(index.target.kind)
+    report.task = None if index.target is None else task or TASK_OF_KIND[index.target.kind]
     report.standardize_image = preprocessing.standardize_image
     try:
-        preprocessing.require_unlabelled(index.target)
+        preprocessing.require_unlabelled(index.target, [found.target for found in index.further_targets.values()])
     except ConfigError as error:
         report.problems.append(Problem("error", str(error)))
     unreadable: Severity = "error" if preprocessing.on_bad_image == "error" else "warning"
@@ -135,9 +144,14 @@ def check_index(
             report.problems.append(Problem("error", "there are no samples in train: nothing can be learned"))
     if index.target is not None and counts["train"] and not counts["val"]:
         report.problems.append(Problem("warning", "there are no samples in val: nothing tells which epoch was best"))
-    if index.label is not None and index.target is not None:
-        report.classes = _label_counts(index, index.target)
-        report.problems += _imbalance(report.classes)
+    main = index.main_labels
+    for name, further in index.further_targets.items():
+        found = FurtherReport(further.target, *_counts(index, further))
+        report.further[name] = found
+        report.problems += _imbalance(found.classes, f"output {name}: ", further.labels is None)
+    if main is not None:
+        report.classes, report.unknown = _counts(index, main)
+        report.problems += _imbalance(report.classes, "", main.labels is None)
     elif index.mask is not None:
         counted = count_masks(index.mask, index.split, index.target, preprocessing.num_processes)
         check_masks(index, counted, scan.headers, report, unreadable)
@@ -173,27 +187,45 @@ def _nearly_black(scan: ImageScan) -> list[Problem]:
     return [Problem("warning", message)]
 
 
-def _imbalance(classes: Sequence[Mapping[str, Any]]) -> list[Problem]:
-    """Warn of classes with hardly an image to learn from; that a class has none in train is found elsewhere."""
+def _imbalance(classes: Sequence[Mapping[str, Any]], prefix: str, one_each: bool) -> list[Problem]:
+    """Warn of classes with hardly an image to learn from; that a class has none in train is found elsewhere.
+
+    Args:
+        classes: The images of each.
+        prefix: What stands before each warning.
+        one_each: An image has one class, and not a set of labels.
+    """
     problems = []
+    what = "classes" if one_each else "labels"
     single = [c["name"] for c in classes if c["train"] == 1]
     if single:
-        problems.append(Problem("warning", f"classes with one image in train: {listed(single, 10)}"))
+        problems.append(Problem("warning", f"{prefix}{what} with one image in train: {listed(single, 10)}"))
     total = sum(c["train"] for c in classes)
     # Of ten classes 1 % of all images, of a thousand 0.01 %: a tenth of what each would have if all had as many.
     few = total / max(len(classes), 1) / 10
     rare = sorted((c["train"], c["name"]) for c in classes if 1 < c["train"] < few)
     if rare:
         shown = listed((f"{name} ({count}, {count / total:.2%})" for count, name in rare), 10)
-        message = f"rare classes in train: {shown}. Accuracy hides them; see val/accuracy_macro"
+        message = f"{prefix}rare {what} in train: {shown}"
+        if one_each:
+            message += ". Accuracy hides them; see val/accuracy_macro"
         problems.append(Problem("warning", message))
     return problems
 
 
-def _label_counts(index: SampleIndex, target: TargetSpec) -> list[dict[str, Any]]:
-    assert index.label is not None
-    per_split = [np.bincount(index.label[index.split == s], minlength=target.num_classes) for s in range(len(SPLITS))]
-    return [
-        {"name": name} | {split: int(per_split[s][c]) for s, split in enumerate(SPLITS)}
-        for c, name in enumerate(target.class_names)
-    ]
+def _counts(index: SampleIndex, found: FurtherTarget) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """The images of each class in each split, and what is unknown there; no entry for a split without any."""
+    size = found.target.num_classes
+    per_split, unknown = [], {}
+    for split in SPLITS:
+        rows = index.rows(split)
+        if found.labels is not None:
+            per_split.append(found.labels.counts(rows)[0])
+        else:
+            assert found.label is not None
+            per_split.append(np.bincount(found.label[rows], minlength=size))
+        if count := found.unknown(rows):
+            unknown[str(split)] = count
+    names = enumerate(found.target.class_names)
+    classes = [{"name": name} | {split: int(per_split[s][c]) for s, split in enumerate(SPLITS)} for c, name in names]
+    return classes, unknown

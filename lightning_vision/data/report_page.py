@@ -30,6 +30,9 @@ def render(report: Report, limit: int = 8) -> str:
     lines = [report.origin, "", *_overview(report)]
     if report.classes:
         lines += ["", *_table(report.classes)]
+    for name, further in report.further.items():
+        title = f"output {name}: {_target(further.target)}" + _unknown(further.target, further.unknown, "; ")
+        lines += ["", title, *_table(further.classes)]
     for severity, title in (("error", "ERRORS"), ("warning", "WARNINGS"), ("note", "NOTES")):
         messages = [problem.message for problem in report.problems if problem.severity == severity]
         if not messages:
@@ -51,6 +54,8 @@ def _overview(report: Report) -> list[str]:
         rows.append(("format", ", ".join(f"{name} ({count})" for name, count in report.formats.items())))
     if report.target is not None:
         rows.append(("target", _target(report.target)))
+        if report.unknown:
+            rows.append(("unknown", _unknown(report.target, report.unknown)))
     if report.task is not None:
         rows.append(("task", report.task))
     if report.geometry is not None:
@@ -81,8 +86,20 @@ def _sizes(sizes: Mapping[str, int]) -> str:
 
 def _target(target: TargetSpec) -> str:
     ignored = "" if target.ignore_index is None else f", {target.ignore_index} is ignored"
-    kinds = {"label": "one label an image", "mask": f"masks, values are {target.mask_values}{ignored}"}
-    return f"{kinds.get(target.kind, target.kind)}; {target.num_classes} classes"
+    kinds = {
+        "label": "one label an image",
+        "labels": "any number of labels an image",
+        "mask": f"masks, values are {target.mask_values}{ignored}",
+    }
+    return f"{kinds[target.kind]}; {target.num_classes} {'labels' if target.kind == 'labels' else 'classes'}"
+
+
+def _unknown(target: TargetSpec, unknown: Mapping[str, int], before: str = "") -> str:
+    """How many images are of none of the classes, or how many labels of images nobody knows; nothing if none."""
+    if not unknown:
+        return ""
+    what = "labels of images" if target.kind == "labels" else "images of none of the classes"
+    return f"{before}{', '.join(f'{split} {count}' for split, count in unknown.items())} {what}"
 
 
 def _table(classes: Sequence[Mapping[str, Any]], limit: int = 20) -> list[str]:

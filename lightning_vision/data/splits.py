@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from lightning_vision.data.label_sets import YES, LabelSets
 from lightning_vision.errors import ConfigError, DataError, listed, nearest
 from lightning_vision.types import SPLITS
 
@@ -91,6 +92,63 @@ def split_by_fraction(
             split[free[i][:count]] = part
             free[i] = free[i][count:]
     return _join_repeats(names, split)
+
+
+def split_sets_by_fraction(
+    names: Sequence[str],
+    sets: LabelSets,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+    groups: Sequence[str] | None = None,
+) -> npt.NDArray[np.uint8]:
+    """Draw the split of samples with sets of labels; see ``split_by_fraction``.
+
+    Each sample counts as one of the class that is its rarest label, so that rare labels get their shares. That is the
+    order in which iterative stratification deals with labels (Sechidis et al., "On the stratification of multi-label
+    data", 2011), in one pass: frequent labels get about their shares only. A label that would be in val or test but
+    not in train goes back to train with the smallest group, or the first sample, that has it.
+
+    Args:
+        names: As for ``split_by_fraction``.
+        sets: The labels of each sample.
+        val_fraction: Share of val.
+        test_fraction: Share of test.
+        seed: Another seed, another draw.
+        groups: What each sample belongs to, or None.
+
+    Returns:
+        uint8 ``(N,)``: 0 train, 1 val, 2 test.
+    """
+    split = split_by_fraction(names, rarest_label(sets), val_fraction, test_fraction, seed, groups)
+    units = names if groups is None else groups
+    lost = np.flatnonzero((sets.counts()[0] > 0) & (sets.counts(np.flatnonzero(split == 0))[0] == 0))
+    for label in lost.tolist():
+        having = np.flatnonzero(np.concatenate([cells[:, label] == YES for cells in sets.blocks()]))
+        if (split[having] == 0).any():
+            continue  # it came back with a label before
+        sizes: dict[str, int] = {}
+        for i in having.tolist():
+            sizes.setdefault(units[i], 0)
+        for unit in units:
+            if unit in sizes:
+                sizes[unit] += 1
+        chosen = min(sizes, key=lambda unit: (sizes[unit], unit))
+        split[[i for i, unit in enumerate(units) if unit == chosen]] = 0
+    return split
+
+
+def rarest_label(sets: LabelSets) -> npt.NDArray[np.int32]:
+    """The label of each sample that fewest samples have, the first of several; one past the last where it has none."""
+    count, _ = sets.counts()
+    order = np.argsort(count, kind="stable")
+    found = []
+    for cells in sets.blocks():
+        has = cells[:, order] == YES
+        none = ~has.any(axis=1)
+        first = has.argmax(axis=1) if sets.num_labels else np.zeros(len(cells), np.int64)
+        found.append(np.where(none, sets.num_labels, np.append(order, 0)[first]).astype(np.int32))
+    return np.concatenate(found) if found else np.zeros(0, np.int32)
 
 
 def _seeded_order(names: Sequence[str], seed: int) -> npt.NDArray[np.int64]:

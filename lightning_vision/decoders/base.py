@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -22,12 +22,15 @@ class Decoder(nn.Module):
 
     Args:
         info: What the encoder (or the neck) tells about its features.
-        num_classes: Number of classes.
+        num_classes: Number of classes; 0 where there are no labels, which a vector or a score needs none of.
 
     Attributes:
         consumes: ``embedding``: ``forward`` takes ``(B, D)``; ``pyramid``: a list of maps, fine to coarse; ``logits``:
             those of the classifier that came with the encoder's weights.
-        output: ``label``: logits ``(B, num_classes)``; ``mask``: logits ``(B, num_classes, H, W)``.
+        output: ``label``: logits ``(B, num_classes)``; ``mask``: logits ``(B, num_classes, H, W)``; ``embedding``:
+            vectors ``(B, D)``; ``score``: how unusual an image is, ``(B,)``.
+        splits: Whether ``forward`` is ``last`` after ``hidden``, for losses that look at the input of the last layer.
+        starts_from_data: Whether ``start_from`` takes its first values from the training images.
         ready: Whether it predicts before any training, with what ``start`` took from a pretrained encoder.
         one_scale_neck: The neck that ``neck=auto`` puts behind an encoder whose maps all have one stride, by its name;
             None: the decoder takes these maps as they are.
@@ -37,11 +40,13 @@ class Decoder(nn.Module):
     consumes: ClassVar[str]
     output: ClassVar[str]
     ready: ClassVar[bool] = False
+    splits: ClassVar[bool] = False
+    starts_from_data: ClassVar[bool] = False
     one_scale_neck: ClassVar[str | None] = "pyramid"
 
     def __init__(self, info: FeatureInfo, num_classes: int) -> None:
         super().__init__()
-        if num_classes < 1:
+        if num_classes < 1 and self.output in ("label", "mask"):
             raise ConfigError("A decoder needs at least one class.", given=f"num_classes={num_classes}")
         self.info = info
         self.num_classes = num_classes
@@ -55,8 +60,28 @@ class Decoder(nn.Module):
         """
         raise NotImplementedError
 
+    def hidden(self, features: Tensor | list[Tensor], size: tuple[int, int]) -> Tensor:
+        """Return the input ``(B, D)`` of the last layer; only where ``splits``."""
+        raise NotImplementedError
+
+    def last(self, hidden: Tensor) -> Tensor:
+        """Return the output of the last layer for what ``hidden`` returned; only where ``splits``."""
+        raise NotImplementedError
+
     def start(self, encoder: Encoder, class_names: Sequence[str]) -> None:
         """Take first weights from a pretrained encoder; called for a new model, not for one that is loaded."""
+
+    def start_from(self, features: Iterable[Tensor | list[Tensor]], size: tuple[int, int]) -> None:
+        """Take first values from training images; only where ``starts_from_data``, before a new model's first step.
+
+        Called without autograd, with the whole model in eval mode; with several processes each passes its share of the
+        images, and all of them call it.
+
+        Args:
+            features: What ``consumes`` says, batch by batch; a batch may be empty.
+            size: Height and width of the images, in pixels.
+        """
+        raise NotImplementedError
 
 
 def levels_of(info: FeatureInfo, finest: int = 1) -> dict[int, int]:

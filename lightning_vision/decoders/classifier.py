@@ -41,6 +41,7 @@ class ClassifierDecoder(Decoder):
 
     consumes: ClassVar[str] = "embedding"
     output: ClassVar[str] = "label"
+    splits: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -65,7 +66,16 @@ class ClassifierDecoder(Decoder):
 
     def forward(self, features: Tensor | list[Tensor], size: tuple[int, int]) -> Tensor:
         """Return logits ``(B, num_classes)`` of embeddings ``(B, info.embed_dim)``; the size is not used."""
+        return self.last(self.hidden(features, size))
+
+    def hidden(self, features: Tensor | list[Tensor], size: tuple[int, int]) -> Tensor:
+        """Return what the fully connected layers make of the embeddings, ``(B, D)``."""
         if not isinstance(features, Tensor):
             raise ConfigError("A classifier takes the encoder's embedding, not its pyramid.")
-        logits: Tensor = self.head(self.fc(features))
+        hidden: Tensor = self.fc(features)
+        return hidden
+
+    def last(self, hidden: Tensor) -> Tensor:
+        """Return logits ``(B, num_classes)``."""
+        logits: Tensor = self.head(hidden)
         return logits

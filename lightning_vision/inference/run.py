@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,10 @@ from lightning_vision.assembly import build_data, build_trainer
 from lightning_vision.config import instantiate
 from lightning_vision.data.sources.files import FilesSource
 from lightning_vision.errors import ConfigError, DataError
-from lightning_vision.inference.predictor import Prediction, PredictionStream
-from lightning_vision.inference.writers import LabelWriter, MaskWriter
+from lightning_vision.inference.prediction import Prediction
+from lightning_vision.inference.predictor import PredictionStream
 from lightning_vision.interruption import interruptible
 from lightning_vision.module import VisionModule
-from lightning_vision.reports.palette import class_palette
 from lightning_vision.runfolder import left_out, tell
 
 
@@ -60,29 +60,28 @@ def predict_images(
 
 
 def predict_to_folder(module: VisionModule, source: str, settings: dict[str, Any]) -> None:
-    """Write ``predictions/`` in the run folder: a table of classes, or masks with overlays. Bad images are named."""
+    """Write ``predictions/`` in the run folder: a table, masks with overlays, or what else the task predicts.
+
+    Several outputs have a folder each. Bad images are named.
+    """
     settings["preprocessing"]["on_bad_image"] = "skip"
     folder = Path(settings["output_dir"]) / "predictions"
-    target = module.task.target
-    writer: LabelWriter | MaskWriter
-    if target.kind == "label":
-        writer = LabelWriter(folder, target.class_names)
-    else:
-        palette = class_palette(target.num_classes, target.palette)
-        root = Path(source).expanduser().absolute()
-        writer = MaskWriter(
-            folder, target.class_names, palette, root=root if root.is_dir() else None, ignore_index=target.ignore_index
-        )
+    place = Path(source).expanduser().absolute()
+    root = place if place.is_dir() else None
+    heads = module.named_heads()
     count = 0
+    with ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(head.task.writer(folder if len(heads) == 1 else folder / name, root))
+            for name, head in heads
+        }
 
-    def receive(prediction: Prediction) -> None:
-        nonlocal count
-        count += 1
-        result = prediction.probabilities if target.kind == "label" else prediction.mask
-        assert result is not None
-        writer.write(prediction.path, result)
+        def receive(prediction: Prediction) -> None:
+            nonlocal count
+            count += 1
+            for name, writer in writers.items():
+                writer.add(prediction.outputs.get(name, prediction))
 
-    with writer:
         bad = predict_images(module, source, settings, receive)
         if not count and bad:
             raise DataError(f"{source}: none of {len(bad)} images can be read", given=": ".join(bad[0]))

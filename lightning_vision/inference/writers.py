@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from lightning_vision.errors import DataError
+from lightning_vision.inference.prediction import Prediction
 from lightning_vision.reports.files import cannot_write, whole_file
 from lightning_vision.reports.palette import IGNORED
 from lightning_vision.reports.sheet import overlay
@@ -24,17 +25,18 @@ TABLE = "predictions.csv"
 _JPEG_LIMIT = 65500  # longest side that libjpeg writes
 
 
-class _TableWriter(ABC):
-    """A CSV that grows row by row under ``predictions.csv.partial`` and gets its name when all rows are there.
+class Writer(ABC):
+    """Writes predictions, and a CSV about them.
 
-    Each row is flushed, so that the partial file, which stays after an error, holds every row up to it.
+    The CSV grows row by row under ``predictions.csv.partial`` and gets its name when all rows are there. Each row is
+    flushed, so that the partial file, which stays after an error, holds every row up to it.
     """
 
-    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
-        if not class_names:
+    def __init__(self, folder: Path, class_names: Sequence[str] | None = None) -> None:
+        if class_names is not None and not class_names:
             raise ValueError("class_names must not be empty")
         self.folder = Path(folder)
-        self.class_names = tuple(class_names)
+        self.class_names = tuple(class_names or ())
         self.table = self.folder / TABLE
         self.partial = self.folder / f"{TABLE}.partial"
         try:
@@ -45,6 +47,10 @@ class _TableWriter(ABC):
             raise cannot_write(self.table, error) from error
         self._rows = csv.writer(self._file, lineterminator="\n")
         self._started = False
+
+    @abstractmethod
+    def add(self, prediction: Prediction) -> None:
+        """Write a prediction."""
 
     @abstractmethod
     def _header(self) -> list[str]:
@@ -99,7 +105,7 @@ class _TableWriter(ABC):
             error.add_note(str(second))
 
 
-class LabelWriter(_TableWriter):
+class LabelWriter(Writer):
     """Writes ``predictions.csv``: ``path,label,probability`` and ``p_<class>`` for each class.
 
     If the first row comes with its truth, a column ``truth`` follows ``probability``. Use it as a context manager:
@@ -120,6 +126,11 @@ class LabelWriter(_TableWriter):
     def _header(self) -> list[str]:
         truth = ["truth"] if self._with_truth else []
         return ["path", "label", "probability", *truth, *(f"p_{name}" for name in self.class_names)]
+
+    def add(self, prediction: Prediction) -> None:
+        """Add the row of a prediction."""
+        assert prediction.probabilities is not None
+        self.write(prediction.path, prediction.probabilities)
 
     def write(self, path: str, probabilities: NDArray[Any], truth: str | None = None) -> None:
         """Add a row.
@@ -148,7 +159,7 @@ class LabelWriter(_TableWriter):
         self._write_row([str(path), self.class_names[best], texts[best], *column, *texts])
 
 
-class MaskWriter(_TableWriter):
+class MaskWriter(Writer):
     """Writes a palette PNG for each mask, an overlay on its image, and ``predictions.csv``.
 
     ``masks/`` holds PNGs of mode P whose index is the class; ``overlays/`` JPEGs (PNGs
@@ -194,6 +205,11 @@ class MaskWriter(_TableWriter):
 
     def _header(self) -> list[str]:
         return ["path", "mask", "overlay", *(f"share_{name}" for name in self.class_names)]
+
+    def add(self, prediction: Prediction) -> None:
+        """Write the mask of a prediction, its overlay and its row."""
+        assert prediction.mask is not None
+        self.write(prediction.path, prediction.mask)
 
     def write(
         self, path: str | Path, mask: NDArray[Any], image: NDArray[np.uint8] | None = None

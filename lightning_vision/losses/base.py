@@ -19,12 +19,20 @@ class Loss(nn.Module):
         ignore_index: Target value that counts for nothing, or None.
 
     Attributes:
-        tasks: The tasks that the loss serves: ``classification`` (logits ``(B, C)``, target ``(B,)``) and
-            ``segmentation`` (logits ``(B, C, H, W)``, target ``(B, H, W)``).
+        tasks: The tasks that the loss serves: ``classification`` (logits ``(B, C)``, target ``(B,)``), ``multilabel``
+            (logits ``(B, C)``, target ``(B, C)`` of 0, 1 and 255 for unknown), ``segmentation`` (logits
+            ``(B, C, H, W)``, target ``(B, H, W)``), ``embedding`` (vectors ``(B, D)``, target ``(B,)`` or None) and
+            ``anomaly`` (scores ``(B,)``, target ``(B,)``).
+        needs: What ``forward`` takes beside logits and target, by name: ``features`` ``(B, D)``, the input of the
+            decoder's last layer; ``inputs`` and ``score``, the model's own input ``(B, ...)`` and the function from
+            there to the scores ``(B,)``.
+        views: Augmented views of each image in a training batch; those of one image lie behind each other.
     """
 
     injected: ClassVar[tuple[str, ...]] = ("num_classes", "class_names", "ignore_index")
     tasks: ClassVar[tuple[str, ...]]
+    needs: ClassVar[tuple[str, ...]] = ()
+    views: ClassVar[int] = 1
 
     def __init__(
         self, num_classes: int, class_names: tuple[str, ...] | None = None, ignore_index: int | None = None
@@ -42,13 +50,17 @@ class Loss(nn.Module):
         """Return a scalar.
 
         Args:
-            logits: ``(B, C)`` or ``(B, C, H, W)``.
-            target: Class ids ``(B,)`` or ``(B, H, W)``, int64 or uint8.
+            logits: What the decoder returns, ``(B, C)`` or ``(B, C, H, W)``.
+            target: Class ids ``(B,)`` or ``(B, H, W)``, int64 or uint8, or what ``tasks`` says.
 
         Returns:
             A scalar of at least 32 bits. If every target is ignored: 0, with a graph, so that ``backward`` works.
         """
         raise NotImplementedError
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return what predictions and scores show of logits ``(B, C, ...)``: by default their softmax."""
+        return logits.softmax(1)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_vision.errors import ConfigError, listed, nearest
+from lightning_vision.errors import ConfigError, listed
 from lightning_vision.losses.base import Loss, at_least_float32, valid_rows
+from lightning_vision.losses.class_weights import per_class
 from lightning_vision.types import Between
 
 
@@ -69,7 +70,7 @@ class SoftmaxCrossEntropyLoss(Loss):
         self.label_smoothing = label_smoothing
         self.class_weights: Tensor | None
         self.supervision: Tensor | None
-        weights = None if class_weights is None else torch.tensor(self._weights(class_weights))
+        weights = None if class_weights is None else torch.tensor(per_class(class_weights, self.class_names))
         # Not in the state dict: they are settings, and a checkpoint holds the config.
         self.register_buffer("class_weights", weights, persistent=False)
         self.register_buffer(
@@ -133,30 +134,6 @@ class SoftmaxCrossEntropyLoss(Loss):
         if not self.robust_lambda:
             return loss
         return (1 - self.robust_lambda) * loss + self.robust_lambda / self.num_classes * some
-
-    def _weights(self, given: list[float] | dict[str, float]) -> list[float]:
-        if isinstance(given, dict):
-            by_name = {str(k): float(v) for k, v in given.items()}
-            for name in by_name:
-                if name not in self.class_names:
-                    raise ConfigError(
-                        "loss.class_weights names a class that the data do not have.",
-                        given=name,
-                        expected=listed(self.class_names),
-                        nearest=nearest(name, self.class_names),
-                        override="loss.class_weights=null",
-                    )
-            weights = [by_name.get(name, 1.0) for name in self.class_names]
-        else:
-            weights = [float(w) for w in given]
-        if len(weights) != self.num_classes or min(weights) < 0:
-            raise ConfigError(
-                "loss.class_weights must hold one number from 0 on for every class.",
-                given=given,
-                expected=f"{self.num_classes} numbers, for {listed(self.class_names)}",
-                override="loss.class_weights=null",
-            )
-        return weights
 
     def _supervision(self, similarities: list[list[float]] | None, temperature: float) -> Tensor | None:
         if similarities is None:

@@ -15,7 +15,7 @@ from lightning_vision.reports.palette import IGNORED, checked_ids, colorize
 from lightning_vision.reports.text import class_label, drawable, fit, font
 
 MaskSample = tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any], str]
-LabelSample = tuple[NDArray[Any], str | None, str, float, str]
+LabelSample = tuple[NDArray[Any], str | None, str, float | str, str]
 
 RIGHT, WRONG, UNKNOWN = (0, 128, 80), (200, 40, 30), (60, 60, 70)
 _INK, _PALE, _PAGE = (30, 30, 34), (110, 110, 118), (255, 255, 255)
@@ -153,7 +153,7 @@ def label_sheet(samples: Sequence[LabelSample], out: Path) -> None:
     """Write a PNG with a grid of images and what was predicted: green with a tick if right, red with a cross if wrong.
 
     Args:
-        samples: ``(image (H, W, C) uint8, truth or None, predicted class, probability, title)``.
+        samples: ``(image (H, W, C) uint8, truth or None, predicted class, probability or a text in its place, title)``.
         out: PNG file to write; its folder is made.
 
     Raises:
@@ -184,7 +184,7 @@ def label_sheet_image(samples: Sequence[LabelSample]) -> Image.Image:
             rgb = as_rgb(image)
             tile = _scaled(rgb, _tile_size(rgb.shape[1], rgb.shape[0], _TILE))
             page.paste(tile, (x + (box - tile.width) // 2, y + (box - tile.height) // 2))
-            share = f"  {100 * probability:.0f} %"
+            share = f"  {probability}" if isinstance(probability, str) else f"  {100 * probability:.0f} %"
             bold = font(14, True)
             name = fit(mark + predicted, box - bold.getlength(share), bold)
             draw.text((x, y + box + 4), name, fill=colour, font=bold)

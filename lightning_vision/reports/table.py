@@ -13,6 +13,7 @@ MAX_CLASSES = 40  # rows of the table of classes; of more, the worst are shown
 _NONE = "-"
 _HEADS = {"iou": "IoU", "f1": "F1"}
 Rows = list[list[str]]
+Intervals = Mapping[str, tuple[float, float]]
 
 
 def final_table(
@@ -20,6 +21,7 @@ def final_table(
     per_class: Mapping[str, Mapping[str, float]] | None = None,
     title: str = "results",
     console: Console | None = None,
+    intervals: Intervals | None = None,
 ) -> None:
     """Print the figures of a run.
 
@@ -29,12 +31,13 @@ def final_table(
             occur, printed as ``-``. Beyond 40 classes the worst by the first figure are shown.
         title: Heading of the figures.
         console: Where to print; None is standard output.
+        intervals: Lower and upper end of the 95 % interval of some of the figures, by key.
     """
     from rich.console import Console
 
     console = console or Console()
     if not console.is_terminal:
-        text = plain_tables(metrics, per_class, title)
+        text = plain_tables(metrics, per_class, title, intervals)
         # An output that cannot encode a class name shows a question mark instead of ending the run.
         encoding = console.encoding or "utf-8"
         console.file.write(text.encode(encoding, errors="replace").decode(encoding) + "\n")
@@ -43,7 +46,7 @@ def final_table(
     from rich.table import Table
     from rich.text import Text
 
-    for heading, head, rows, note in _tables(metrics, per_class, title):
+    for heading, head, rows, note in _tables(metrics, per_class, title, intervals):
         table = Table(
             title=Text(heading, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left"
         )
@@ -57,11 +60,14 @@ def final_table(
 
 
 def plain_tables(
-    metrics: Mapping[str, float], per_class: Mapping[str, Mapping[str, float]] | None = None, title: str = "results"
+    metrics: Mapping[str, float],
+    per_class: Mapping[str, Mapping[str, float]] | None = None,
+    title: str = "results",
+    intervals: Intervals | None = None,
 ) -> str:
     """The same tables as text of aligned columns, without colours or frames and without cutting any name."""
     blocks = []
-    for heading, head, rows, note in _tables(metrics, per_class, title):
+    for heading, head, rows, note in _tables(metrics, per_class, title, intervals):
         grid = [head, *rows] if any(head) else rows
         widths = [max((len(row[i]) for row in grid), default=0) for i in range(len(head))]
         lines = [
@@ -75,12 +81,20 @@ def plain_tables(
 
 
 def _tables(
-    metrics: Mapping[str, float], per_class: Mapping[str, Mapping[str, float]] | None, title: str
+    metrics: Mapping[str, float],
+    per_class: Mapping[str, Mapping[str, float]] | None,
+    title: str,
+    intervals: Intervals | None,
 ) -> list[tuple[str, list[str], Rows, str]]:
     """Heading, column heads, rows and a note of each table."""
-    tables: list[tuple[str, list[str], Rows, str]] = [
-        (_line(title), ["figure", "value"], [[_line(key), figure(value)] for key, value in metrics.items()], "")
-    ]
+    head, rows = ["figure", "value"], [[_line(key), figure(value)] for key, value in metrics.items()]
+    if intervals:
+        head.append("95 % interval")
+        ends = [intervals.get(key) for key in metrics]
+        rows = [
+            [*row, "" if e is None else f"{figure(e[0])} to {figure(e[1])}"] for row, e in zip(rows, ends, strict=True)
+        ]
+    tables: list[tuple[str, list[str], Rows, str]] = [(_line(title), head, rows, "")]
     if per_class and any(per_class.values()):
         names = list(dict.fromkeys(name for values in per_class.values() for name in values))
         shown, note = _worst(names, next(iter(per_class.values())))

@@ -3,41 +3,144 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor
+from torchmetrics import Metric
 
+from lightning_vision.losses.base import Loss
 from lightning_vision.metrics import EpochScores
+from lightning_vision.metrics.bootstrap import Interval
 from lightning_vision.types import TargetKind, TargetSpec
+
+if TYPE_CHECKING:
+    from lightning_vision.head import Head, HeadOutput
+    from lightning_vision.inference.prediction import Place, Prediction
+    from lightning_vision.inference.writers import Writer
+    from lightning_vision.reports.scored import Scored
+
+Stage = Literal["train", "val", "test", "original"]
 
 
 class Task(ABC):
-    """Turns logits and targets into figures.
+    """Turns the output of a head and targets into figures, predictions and pictures.
 
     Args:
         target: Classes, their names and the ignored value.
+
+    Attributes:
+        name: Its name in a config.
+        output: What a decoder for it returns, as in ``Decoder.output``.
+        target_kind: What its targets are.
+        trained_as: The task whose losses serve it too, or None.
+        needs_target: Whether it cannot be trained without targets.
+        covers_classes: Whether every class must have training samples.
+        train_figures: Whether the figures are worth their cost on training batches too; the loss is always reported.
+        calibrates: What can be fitted on the validation split (setting ``calibrate``): ``temperature``, ``thresholds``.
+        default_loss: The loss of ``loss=auto``.
+        default_decoder: A decoder to suggest.
+        monitor: The figure of ``monitor=auto``, of the validation split.
+        shown: The figures that stand in the line of an epoch.
     """
 
     name: ClassVar[str]
+    output: ClassVar[str]
     target_kind: ClassVar[TargetKind]
+    trained_as: ClassVar[str | None] = None
+    needs_target: ClassVar[bool] = True
+    covers_classes: ClassVar[bool] = True
     train_figures: ClassVar[bool]
-    """Whether the figures are worth their cost on training batches too; the training loss is always reported."""
+    calibrates: ClassVar[tuple[str, ...]] = ()
+    default_loss: ClassVar[str]
+    default_decoder: ClassVar[str]
+    monitor: ClassVar[str]
+    shown: ClassVar[tuple[str, ...]]
 
     def __init__(self, target: TargetSpec) -> None:
         self.target = target
 
-    def scores(self) -> EpochScores:
-        """A fresh counter for one split."""
+    def scores(self, stage: Stage) -> Metric:
+        """A fresh counter for one split; ``original``: for masks at the size of their own files."""
         return EpochScores(self.target.num_classes, self.target.ignore_index)
+
+    def update(
+        self, scores: Metric, head: Head, output: HeadOutput, target: Tensor | None, loss: Tensor | None = None
+    ) -> None:
+        """Add a batch to a counter.
+
+        Args:
+            scores: From ``scores``.
+            head: The head that the output is from.
+            output: Of the head, for B samples.
+            target: Of the same samples.
+            loss: Their mean loss.
+        """
+        scores.update(output.logits, target, loss)
+
+    def starts_from(self, target: Tensor) -> Tensor | slice:
+        """The samples, as an index into a batch, that ``Decoder.start_from`` sees of a training batch."""
+        return slice(None)
+
+    def buffers(self) -> dict[str, Tensor]:
+        """What its head keeps beside its weights, by name, as it is before anything is learned."""
+        return {}
+
+    def learn(self, head: Head, computed: dict[str, Tensor]) -> None:  # noqa: B027  # most tasks learn nothing here
+        """Take what is fitted on the validation split, such as a threshold, into buffers of the head.
+
+        Args:
+            head: The head that this is the task of.
+            computed: Of the counter of the validation split, which has been through all of it.
+        """
+
+    def compute(self, head: Head, scores: Metric) -> dict[str, Tensor]:
+        """Turn a counter into what figures are computed from."""
+        computed: dict[str, Tensor] = scores.compute()
+        return computed
+
+    @abstractmethod
+    def figure_names(self, stage: Stage) -> tuple[str, ...]:
+        """The keys of ``figures`` for a counter of this stage, the loss left out."""
 
     @abstractmethod
     def figures(self, computed: dict[str, Tensor]) -> dict[str, float]:
-        """Flat overall figures from ``EpochScores.compute()``; every value lies in [0, 1]."""
+        """Flat overall figures from the ``compute()`` of a counter."""
+
+    def intervals(self, computed: dict[str, Tensor]) -> dict[str, Interval]:
+        """95 % intervals of some figures of a test, by resampling its images (bootstrap)."""
+        return {}
 
     @abstractmethod
     def per_class(self, computed: dict[str, Tensor]) -> dict[str, dict[str, float]]:
         """Figures of each class: ``{figure: {class name: value}}``; NaN where a class does not occur."""
 
+    def probabilities(self, head: Head, logits: Tensor) -> Tensor:
+        """What predictions and scores show of logits ``(B, C, ...)``: what the loss was made for, or their softmax."""
+        return head.loss.probabilities(logits) if isinstance(head.loss, Loss) else logits.softmax(1)
+
+    @abstractmethod
+    def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
+        """What is predicted for one image.
+
+        Args:
+            head: The head that the output is from.
+            output: Of the head, for this image alone: its tensors have no dimension of samples.
+            place: The image's file, its size, and the way that it was resized.
+        """
+
+    @abstractmethod
+    def writer(self, folder: Path, root: Path | None) -> Writer:
+        """What writes predictions below ``folder``; ``root``: the folder that the images lie in, if it is one."""
+
+    @abstractmethod
+    def draw(self, scored: Scored) -> None:
+        """Draw the pictures of a scored split."""
+
     def named(self, values: Tensor) -> dict[str, float]:
         """Pair per-class values ``(C,)`` with the class names."""
         return dict(zip(self.target.class_names, values.tolist(), strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as a checkpoint holds it."""
+        return {"task": self.name, "target": self.target.to_dict()}

@@ -2,46 +2,133 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from lightning_vision import metrics
+from lightning_vision.inference.prediction import Place, Prediction
+from lightning_vision.inference.writers import LabelWriter
+from lightning_vision.losses.base import Loss
 from lightning_vision.metrics import EpochScores
-from lightning_vision.tasks.base import Task
+from lightning_vision.metrics.bootstrap import Interval, sample_interval
+from lightning_vision.metrics.calibration import fit_temperature
+from lightning_vision.metrics.classification import ClassificationScores
+from lightning_vision.tasks.base import Stage, Task
 from lightning_vision.types import TargetKind
 
+if TYPE_CHECKING:
+    from lightning_vision.head import Head, HeadOutput
+    from lightning_vision.reports.scored import Scored
+
 TOP = 5
+RANKED = ("auroc", "average_precision", "calibration_error")
 
 
 class Classification(Task):
     """Logits ``(B, C)`` against class ids ``(B,)``.
 
     Figures: ``accuracy`` (micro), ``accuracy_macro`` (mean of the classes' recalls, classes without a target left out:
-    scikit-learn's balanced accuracy) and, with more than five classes, ``accuracy_top5``.
+    scikit-learn's balanced accuracy), ``f1`` (macro) and, with more than five classes, ``accuracy_top5``. Of validation
+    and test also, from the probabilities, ``auroc`` (macro, one class against the rest), ``average_precision`` (macro)
+    and ``calibration_error`` (expected calibration error of 15 bins).
     """
 
     name: ClassVar[str] = "classification"
+    output: ClassVar[str] = "label"
     target_kind: ClassVar[TargetKind] = "label"
     train_figures: ClassVar[bool] = True
+    calibrates: ClassVar[tuple[str, ...]] = ("temperature",)
+    default_loss: ClassVar[str] = "softmax_cross_entropy"
+    default_decoder: ClassVar[str] = "classifier"
+    monitor: ClassVar[str] = "accuracy"
+    shown: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy_macro")
 
-    def scores(self) -> EpochScores:
-        """A counter that knows top-5 where there are more than five classes."""
-        top_k = TOP if self.target.num_classes > TOP else None
-        return EpochScores(self.target.num_classes, self.target.ignore_index, top_k)
+    @property
+    def _top(self) -> int | None:
+        return TOP if self.target.num_classes > TOP else None
+
+    def buffers(self) -> dict[str, Tensor]:
+        """The temperature."""
+        return {"temperature": torch.ones(())}
+
+    def scores(self, stage: Stage) -> Metric:
+        """Counts alone for training; beside them, for the other splits, the probabilities of all images."""
+        kind = EpochScores if stage == "train" else ClassificationScores
+        return kind(self.target.num_classes, self.target.ignore_index, self._top)
+
+    def update(
+        self, scores: Metric, head: Head, output: HeadOutput, target: Tensor | None, loss: Tensor | None = None
+    ) -> None:
+        """Add a batch."""
+        scores.update(log_probabilities(head, output.logits), target, loss)
+
+    def learn(self, head: Head, computed: dict[str, Tensor]) -> None:
+        """Fit the temperature, where it is asked for."""
+        if "temperature" in head.calibrate and "probabilities" in computed:
+            logits = computed["probabilities"].clamp(min=torch.finfo(torch.float32).tiny).log()
+            truth = computed["truth"]
+            known = (truth == 1).any(1)
+            head.temperature.fill_(fit_temperature(logits[known], truth[known].argmax(1)))
+
+    def figure_names(self, stage: Stage) -> tuple[str, ...]:
+        """Accuracies and F1; but for training also what is computed from probabilities."""
+        names = ("accuracy", "accuracy_macro", "f1", *((f"accuracy_top{TOP}",) if self._top else ()))
+        return names if stage == "train" else (*names, *RANKED)
 
     def figures(self, computed: dict[str, Tensor]) -> dict[str, float]:
-        """Accuracy, macro accuracy, top-5 accuracy."""
+        """Accuracies and F1; but for training also what is computed from probabilities."""
         confusion = computed["confusion"]
         result = {
             "accuracy": metrics.accuracy(confusion).item(),
             "accuracy_macro": metrics.recall(confusion).nanmean().item(),
+            "f1": metrics.dice(confusion).nanmean().item(),
         }
         if "top" in computed:
             result[f"accuracy_top{TOP}"] = computed["top"].item()
-        return result
+        return result | {name: computed[name].item() for name in RANKED if name in computed}
+
+    def intervals(self, computed: dict[str, Tensor]) -> dict[str, Interval]:
+        """Of the accuracies and F1, by resampling images."""
+        confusion = computed["confusion"]
+        return {
+            "accuracy": sample_interval(confusion, metrics.accuracy),
+            "accuracy_macro": sample_interval(confusion, lambda m: metrics.recall(m).nanmean(-1)),
+            "f1": sample_interval(confusion, lambda m: metrics.dice(m).nanmean(-1)),
+        }
 
     def per_class(self, computed: dict[str, Tensor]) -> dict[str, dict[str, float]]:
-        """Accuracy (recall) and F1 of each class."""
+        """Accuracy (recall), precision and F1 of each class."""
         confusion = computed["confusion"]
-        return {"accuracy": self.named(metrics.recall(confusion)), "f1": self.named(metrics.dice(confusion))}
+        return {
+            "accuracy": self.named(metrics.recall(confusion)),
+            "precision": self.named(metrics.precision(confusion)),
+            "f1": self.named(metrics.dice(confusion)),
+        }
+
+    def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
+        """The probability of each class, and the name of the most probable one."""
+        probabilities = head.probabilities(output.logits.unsqueeze(0))[0].cpu().numpy()
+        label = self.target.class_names[int(probabilities.argmax())]
+        return Prediction(place.path, label=label, probabilities=probabilities)
+
+    def writer(self, folder: Path, root: Path | None) -> LabelWriter:
+        """A table of classes and their probabilities."""
+        return LabelWriter(folder, self.target.class_names)
+
+    def draw(self, scored: Scored) -> None:
+        """The confusion matrix, and a sheet of images with what was predicted."""
+        from lightning_vision.reports.labels import draw
+
+        draw(scored)
+
+
+def log_probabilities(head: Head, logits: Tensor) -> Tensor:
+    """Logits whose softmax are the probabilities that predictions show, also where the loss has its own ``(B, C)``."""
+    own = isinstance(head.loss, Loss) and type(head.loss).probabilities is not Loss.probabilities
+    if not own:
+        return head.tempered(logits)
+    return head.probabilities(logits).float().clamp(min=torch.finfo(torch.float32).tiny).log()

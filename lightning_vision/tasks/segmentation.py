@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import Tensor
 
 from lightning_vision import metrics
-from lightning_vision.tasks.base import Task
+from lightning_vision.inference.prediction import Place, Prediction
+from lightning_vision.inference.restore import restore_size
+from lightning_vision.inference.writers import MaskWriter
+from lightning_vision.metrics import EpochScores
+from lightning_vision.metrics.bootstrap import Interval, PerImageConfusion, image_interval
+from lightning_vision.reports.palette import class_palette
+from lightning_vision.tasks.base import Stage, Task
 from lightning_vision.types import TargetKind
+
+if TYPE_CHECKING:
+    from lightning_vision.head import Head, HeadOutput
+    from lightning_vision.reports.scored import Scored
 
 
 class Segmentation(Task):
@@ -20,8 +32,22 @@ class Segmentation(Task):
     """
 
     name: ClassVar[str] = "segmentation"
+    output: ClassVar[str] = "mask"
     target_kind: ClassVar[TargetKind] = "mask"
     train_figures: ClassVar[bool] = False
+    default_loss: ClassVar[str] = "softmax_cross_entropy"
+    default_decoder: ClassVar[str] = "unet"
+    monitor: ClassVar[str] = "mean_iou"
+    shown: ClassVar[tuple[str, ...]] = ("mean_iou", "pixel_accuracy")
+
+    def scores(self, stage: Stage) -> EpochScores:
+        """A confusion matrix; of a test also one of each image, as long as there are few."""
+        kind = ImageScores if stage in ("test", "original") else EpochScores
+        return kind(self.target.num_classes, self.target.ignore_index)
+
+    def figure_names(self, stage: Stage) -> tuple[str, ...]:
+        """Mean IoU, pixel accuracy, mean class accuracy, mean Dice."""
+        return ("mean_iou", "pixel_accuracy", "mean_accuracy", "dice")
 
     def figures(self, computed: dict[str, Tensor]) -> dict[str, float]:
         """Mean IoU, pixel accuracy, mean class accuracy, mean Dice."""
@@ -33,6 +59,18 @@ class Segmentation(Task):
             "dice": metrics.dice(confusion).nanmean().item(),
         }
 
+    def intervals(self, computed: dict[str, Tensor]) -> dict[str, Interval]:
+        """Of all figures, by resampling images, where their matrices were kept."""
+        if "per_image" not in computed:
+            return {}
+        matrices = computed["per_image"]
+        return {
+            "mean_iou": image_interval(matrices, lambda m: metrics.iou(m).nanmean(-1)),
+            "pixel_accuracy": image_interval(matrices, metrics.accuracy),
+            "mean_accuracy": image_interval(matrices, lambda m: metrics.recall(m).nanmean(-1)),
+            "dice": image_interval(matrices, lambda m: metrics.dice(m).nanmean(-1)),
+        }
+
     def per_class(self, computed: dict[str, Tensor]) -> dict[str, dict[str, float]]:
         """IoU, accuracy (recall) and Dice of each class."""
         confusion = computed["confusion"]
@@ -41,3 +79,48 @@ class Segmentation(Task):
             "accuracy": self.named(metrics.recall(confusion)),
             "dice": self.named(metrics.dice(confusion)),
         }
+
+    def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
+        """The class map at the size of the image's file."""
+        resized = restore_size(output.logits, place.size(), place.resize)
+        mask = resized.max(0).indices.to(torch.uint8)
+        if place.resize.method != "interpolate":
+            ignored = self.target.ignore_index
+            mask[resized.isnan().any(0)] = 255 if ignored is None else ignored
+        return Prediction(place.path, mask=mask.cpu().numpy())
+
+    def writer(self, folder: Path, root: Path | None) -> MaskWriter:
+        """Masks at the size of their images, overlays, and a table."""
+        target = self.target
+        palette = class_palette(target.num_classes, target.palette)
+        return MaskWriter(folder, target.class_names, palette, root=root, ignore_index=target.ignore_index)
+
+    def draw(self, scored: Scored) -> None:
+        """The confusion matrix, and a sheet of images beside true and predicted masks."""
+        from lightning_vision.reports.masks import draw
+
+        draw(scored)
+
+
+class ImageScores(EpochScores):
+    """What ``EpochScores`` counts, and the matrix of each image."""
+
+    def __init__(self, num_classes: int, ignore_index: int | None = None) -> None:
+        super().__init__(num_classes, ignore_index)
+        self.images = PerImageConfusion(num_classes, ignore_index)
+
+    def update(self, logits: Tensor, target: Tensor, loss: Tensor | None = None) -> None:
+        """Add a batch."""
+        predicted = logits if logits.shape == target.shape else logits.max(1).indices
+        super().update(predicted, target, loss)
+        self.images.update(predicted, target)
+
+    def compute(self) -> dict[str, Tensor]:
+        """What ``EpochScores`` gives, and ``per_image`` ``(N, C, C)``, if there are few images."""
+        matrices = self.images.compute()
+        return super().compute() | ({} if matrices is None else {"per_image": matrices})
+
+    def reset(self) -> None:
+        """Start anew."""
+        super().reset()
+        self.images.reset()

@@ -109,13 +109,15 @@ def check_neck(neck: nn.Module, info: FeatureInfo, sizes: Sequence[tuple[int, in
 def check_decoder(decoder: Decoder, sizes: Sequence[tuple[int, int]] = SIZES) -> None:
     """Check shapes at several sizes, gradients to every parameter and to the features, and half precision."""
     assert decoder.consumes in ("embedding", "pyramid"), decoder.consumes
-    assert decoder.output in ("label", "mask"), decoder.output
+    assert decoder.output in ("label", "mask", "score", "embedding"), decoder.output
     for size in sizes:
         features = random_features(decoder.info, size, decoder.consumes)
         decoder.train()
         decoder.zero_grad(set_to_none=True)
         logits = decoder(features, size)
-        expected = (2, decoder.num_classes) if decoder.output == "label" else (2, decoder.num_classes, *size)
+        classes = decoder.num_classes
+        shapes = {"label": (2, classes), "mask": (2, classes, *size), "score": (2,), "embedding": (2, logits.shape[-1])}
+        expected = shapes[decoder.output]
         assert logits.shape == expected, f"logits {tuple(logits.shape)} instead of {expected}"
         _backward([logits])
         _check_gradients(decoder)

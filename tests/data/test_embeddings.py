@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from PIL import Image
 from torch import nn
 
@@ -306,8 +307,7 @@ def test_training_is_that_on_rounded_features_and_the_second_run_encodes_nothing
     plain = VisionModule.encode
 
     def rounded(self: VisionModule, image: torch.Tensor) -> Any:
-        features = plain(self, image)
-        return [f.half().float() for f in features] if isinstance(features, list) else features.half().float()
+        return apply_to_collection(plain(self, image), torch.Tensor, lambda features: features.half().float())
 
     monkeypatch.setattr(VisionModule, "encode", rounded)
     capsys.readouterr()

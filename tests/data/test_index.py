@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_vision.data.index import PackedStrings, SampleIndex
+from lightning_vision.data.index import FurtherTarget, PackedStrings, SampleIndex
+from lightning_vision.data.label_sets import LabelSets
+from lightning_vision.types import TargetSpec
 
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=30)
 
@@ -80,3 +82,46 @@ def test_columns_must_agree() -> None:
         SampleIndex(PackedStrings.from_strings("a"), np.array([3], np.uint8))
     with pytest.raises(ValueError, match="no masks"):
         SampleIndex(PackedStrings.from_strings("a"), np.array([0], np.uint8)).mask_path(0)
+
+
+SETS = LabelSets.from_blocks([np.array([[1, 0], [255, 0], [0, 0]], np.uint8)], 2)
+
+
+def test_labels_of_every_form() -> None:
+    label = FurtherTarget(TargetSpec("label", ("a", "b"), ignore_index=2), np.array([1, 2, 0]))  # type: ignore[arg-type]
+    sets = FurtherTarget(TargetSpec("labels", ("a", "b")), labels=SETS)
+    assert [label.text(i) for i in range(3)] == ["b", "unknown", "a"]
+    assert [sets.text(i) for i in range(3)] == ["a", "no label", "no label"]
+    assert (label.unknown(np.arange(3)), sets.unknown(np.arange(3))) == (1, 1)
+    assert label.values(np.arange(3)).dtype == np.int64
+    assert sets.values(np.array([1, 0])).tolist() == [[255, 0], [1, 0]]
+    assert len({sets.key(i) for i in range(3)}) == 3
+    for labels in (label, sets):
+        assert len(labels) == 3
+        assert len(labels.take([2, 0])) == 2
+        assert labels.take([2, 0]).key(1) == labels.key(0)
+    with pytest.raises(ValueError, match="either a label or a set"):
+        FurtherTarget(label.target)
+    with pytest.raises(ValueError, match="sets of 2 labels for 3 classes"):
+        FurtherTarget(TargetSpec("labels", ("a", "b", "c")), labels=SETS)
+
+
+def test_sets_and_further_targets_go_with_their_rows() -> None:
+    further = {"x": FurtherTarget(TargetSpec("label", ("a", "b")), np.array([0, 1, 0], np.int32))}
+    index = SampleIndex(
+        PackedStrings.from_strings("abc"),
+        np.array([0, 1, 0]),
+        target=TargetSpec("labels", ("a", "b")),
+        labels=SETS,
+        further_targets=further,
+    )
+    part = index.take([2, 1])
+    assert part.labels == SETS.take([2, 1])
+    assert part.further_targets["x"].values(np.arange(2)).tolist() == [0, 1]
+    assert index.as_split("val").labels is SETS
+    assert index.main_labels is not None
+    assert index.main_labels.labels is SETS
+    assert index.nbytes == index.image.nbytes + 3 + SETS.nbytes + 12
+    for wrong in ({"labels": SETS.take([0])}, {"further_targets": {"x": further["x"].take([0])}}):
+        with pytest.raises(ValueError, match=r"(labels|x) has 1 rows, image has 3"):
+            SampleIndex(PackedStrings.from_strings("abc"), np.zeros(3, np.uint8), **wrong)  # type: ignore[arg-type]

@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lightning_vision.data import loader as loader_module
-from lightning_vision.data.index import PackedStrings, SampleIndex
+from lightning_vision.data.datamodule import VisionDataModule
+from lightning_vision.data.index import FurtherTarget, PackedStrings, SampleIndex
+from lightning_vision.data.label_sets import LabelSets
 from lightning_vision.data.loader import THREAD_PREFIX, Loader
 from lightning_vision.data.modes import Failure, Lazy, Mode, SampleDecoder, Wait
 from lightning_vision.data.preprocessing import Preprocessing
-from lightning_vision.errors import DataError
-from lightning_vision.types import Geometry
+from lightning_vision.errors import ConfigError, DataError
+from lightning_vision.types import Geometry, TargetSpec
 
 
 class Fake(Mode):
@@ -270,6 +272,70 @@ def test_an_error_in_a_thread_reaches_the_consumer_with_its_path(slow: Lazy) -> 
 
 def test_an_index_without_targets_has_none(slow: Lazy) -> None:
     assert set(next(iter(Loader(slow, 4)))) == {"image", "index"}
+
+
+SETS = np.random.default_rng(0).choice(np.array([0, 1, 255], np.uint8), (8, 5))
+
+
+def several_targets(folder: Path, *, mask: bool, labels: bool = True) -> SampleIndex:
+    """Eight images with sets of labels, or masks, and further targets; number 5 is no image."""
+    for i in range(8):
+        Image.new("RGB", (4, 4), (i, i, i)).save(folder / f"{i}.png")
+        Image.new("L", (4, 4), i % 2).save(folder / f"m{i}.png")
+    (folder / "5.png").write_bytes(b"none")
+    sets = LabelSets.from_blocks([SETS], 5)
+    names = tuple("abcde")
+    further = {"tags": FurtherTarget(TargetSpec("labels", names), labels=sets)}
+    if labels:
+        further["kind"] = FurtherTarget(TargetSpec("label", names), np.arange(8, dtype=np.int32) % 5)
+    return SampleIndex(
+        PackedStrings.from_strings(str(folder / f"{i}.png") for i in range(8)),
+        np.zeros(8, np.uint8),
+        mask=PackedStrings.from_strings(str(folder / f"m{i}.png") for i in range(8)) if mask else None,
+        labels=None if mask else sets,
+        target=TargetSpec("mask", ("x", "y"), ignore_index=255) if mask else TargetSpec("labels", names),
+        further_targets=further,
+    )
+
+
+@pytest.mark.parametrize("mask", [True, False])
+@pytest.mark.parametrize("mode", ["lazy", "eager", "lazy_cached"])
+def test_sets_of_labels_and_further_targets(tmp_path: Path, mask: bool, mode: Any) -> None:
+    index = several_targets(tmp_path, mask=mask)
+    preprocessing = Preprocessing(mode=mode, on_bad_image="skip", lazy_cache_dir=str(tmp_path / "cache"))
+    data = VisionDataModule(index, Geometry(4, 4, 3), preprocessing, 4, 0)
+    data.setup("fit")
+    seen = []
+    for _ in range(2):
+        for batch in data.train_dataloader():
+            rows = batch["index"].numpy()
+            seen += rows.tolist()
+            assert batch["image"][:, 0, 0, 0].tolist() == rows.tolist()
+            assert list(batch["targets"]) == ["tags", "kind"]
+            assert batch["targets"]["tags"].dtype == torch.uint8
+            assert batch["targets"]["tags"].tolist() == SETS[rows].tolist()
+            assert batch["targets"]["kind"].dtype == torch.int64
+            assert batch["targets"]["kind"].tolist() == (rows % 5).tolist()
+            expected = [np.full((4, 4), row % 2).tolist() for row in rows] if mask else SETS[rows].tolist()
+            assert batch["target"].dtype == torch.uint8
+            assert batch["target"].tolist() == expected
+    assert sorted(seen) == sorted([0, 1, 2, 3, 4, 6, 7] * 2)
+    data.teardown()
+
+
+def test_black_images_have_no_further_target(tmp_path: Path) -> None:
+    preprocessing = Preprocessing(on_bad_image="blank")
+    with pytest.raises(ConfigError, match="no label of the further outputs is ignored"):
+        VisionDataModule(several_targets(tmp_path, mask=True), Geometry(4, 4, 3), preprocessing, 4, 0)
+    index = several_targets(tmp_path, mask=False, labels=False)
+    index.further_targets = dict(index.further_targets) | {
+        "open": FurtherTarget(TargetSpec("label", ("a",), ignore_index=1), np.zeros(8, np.int32))
+    }
+    batch = VisionDataModule(index, Geometry(4, 4, 3), preprocessing, 4, 0).batch(np.array([4, 5, 6]))
+    assert batch["blank"].tolist() == [False, True, False]
+    assert batch["target"].tolist() == SETS[4:7].tolist(), "a black image keeps its main labels"
+    assert batch["targets"]["tags"].tolist() == [SETS[4].tolist(), [255] * 5, SETS[6].tolist()]
+    assert batch["targets"]["open"].tolist() == [0, 1, 0]
 
 
 def test_batch_size_is_checked() -> None:

@@ -14,8 +14,10 @@ from PIL import Image
 from lightning_vision.data.decode import crop_or_pad, decode_image, decode_sized
 from lightning_vision.data.masks import decode_mask
 from lightning_vision.data.placement import Resize, Size
-from lightning_vision.inference.predictor import to_mask
+from lightning_vision.head import HeadOutput
+from lightning_vision.inference.prediction import Place
 from lightning_vision.inference.restore import restore_size
+from lightning_vision.tasks.segmentation import Segmentation
 from lightning_vision.types import Geometry, TargetSpec
 
 PAD = Resize("resize_pad")
@@ -23,6 +25,14 @@ IGNORING = TargetSpec("mask", ("a", "b"), ignore_index=255)
 sides = st.one_of(st.integers(1, 70), st.sampled_from([1, 2, 3, 500]))
 sizes = st.tuples(sides, sides)
 small = st.tuples(st.integers(1, 40), st.integers(1, 40))
+
+
+def predicted_mask(logits: torch.Tensor, file: Size) -> np.ndarray:
+    """The mask that is predicted for a file of this size."""
+    place = Place("a.png", lambda: file, PAD)
+    mask = Segmentation(IGNORING).prediction(None, HeadOutput(logits), place).mask  # type: ignore[arg-type]
+    assert mask is not None
+    return mask
 
 
 def content(scaled: Size, wanted: Size) -> tuple[slice, slice]:
@@ -71,7 +81,8 @@ def test_the_image_is_pillows_resize_with_its_edge_repeated(
     resized = np.array(image.resize((columns.stop - columns.start, rows.stop - rows.start), Image.Resampling.BILINEAR))
     border = [(part.start, want - part.stop) for part, want in zip((rows, columns), wanted, strict=True)]
     expected = np.pad(resized, border, mode="edge")
-    assert np.abs(decoded[0].numpy().astype(int) - expected).max() <= 1
+    # Both resize first one way, then the other, and round after each.
+    assert np.abs(decoded[0].numpy().astype(int) - expected).max() <= 2
 
 
 @pytest.mark.parametrize("method", ["interpolate", "crop_or_pad", "resize_crop", "resize_pad"])
@@ -130,7 +141,7 @@ def test_a_mask_survives_the_way_there_and_back(
     logits = torch.stack([seen == 0, seen == 1]).float()
     # What stands in the border has no part in what comes back.
     logits[:, seen == 255] = torch.tensor([[-1e9], [1e9]])
-    assert np.array_equal(to_mask("a.png", logits, IGNORING, file, PAD).mask, ids)
+    assert np.array_equal(predicted_mask(logits, file), ids)
 
 
 @given(file=sizes, wanted=sizes)
@@ -169,6 +180,5 @@ def test_sides_of_a_pixel(tmp_path: Path, file: Size) -> None:
     seen = decode_mask(tmp_path / "thin.png", IGNORING, (33, 32), file, resize=PAD)
     assert (seen != 255).sum() == np.prod(PAD.scaled(file, (33, 32)))
     logits = torch.stack([seen == 0, seen == 1]).float()
-    found = to_mask("thin.png", logits, IGNORING, file, PAD).mask
-    assert found is not None
+    found = predicted_mask(logits, file)
     assert (found != ids).mean() < 0.05

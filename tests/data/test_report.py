@@ -13,12 +13,13 @@ from PIL import Image
 from lightning_vision import app
 from lightning_vision.data.index import Problem
 from lightning_vision.data.preprocessing import Preprocessing
-from lightning_vision.data.report import Report, check_data, check_index
+from lightning_vision.data.report import Report, check_index
 from lightning_vision.data.report_page import render
 from lightning_vision.data.sources.folder import FolderSource
 from lightning_vision.data.sources.table import TableSource
 from lightning_vision.errors import DataError
 from lightning_vision.testing.datasets import broken_images, mask_table, write_image, write_mask, write_table
+from lightning_vision.testing.discs import write_discs
 from lightning_vision.types import TargetKind
 
 
@@ -61,6 +62,82 @@ def test_sound_labels(tmp_path: Path) -> None:
         {"name": "a", "train": 2, "val": 1, "test": 1},
         {"name": "b", "train": 2, "val": 1, "test": 0},
     ]
+
+
+def test_sets_of_labels(tmp_path: Path) -> None:
+    sets = ["a|b", "a", "a|c", "", "a", "b|c", "a|b"]
+    splits = ["train"] * 4 + ["val"] * 2 + ["test"]
+    names = [write_image(tmp_path / f"{i}.png", seed=i).name for i in range(7)]
+    rows = [{"image": n, "labels": s, "split": p} for n, s, p in zip(names, sets, splits, strict=True)]
+    report = check(write_table(tmp_path / "t.csv", rows), "labels")
+    assert report.ok
+    assert report.task == "multilabel"
+    assert report.unknown == {}
+    assert report.classes == [
+        {"name": "a", "train": 3, "val": 1, "test": 1},
+        {"name": "b", "train": 1, "val": 1, "test": 1},
+        {"name": "c", "train": 1, "val": 1, "test": 0},
+    ]
+    assert "labels with one image in train: b, c" in messages(report, "warning")
+    text = render(report)
+    assert "any number of labels an image; 3 labels" in text
+    flags = [row | {"b": "01"[i % 2], "c": "" if i < 3 else "1"} for i, row in enumerate(rows)]
+    report = check(write_table(tmp_path / "t.csv", flags), "labels", target=["b", "c"])
+    assert report.unknown == {"train": 3}
+    assert "train 3 labels of images" in render(report)
+    assert report.to_dict()["target"]["kind"] == "labels"
+
+
+def test_copies_with_other_sets(tmp_path: Path) -> None:
+    names = [write_image(tmp_path / f"{i}.png", seed=0 if i < 2 else i).name for i in range(4)]
+    rows = [
+        {"image": n, "labels": s, "word": w, "split": "train"}
+        for n, s, w in zip(names, ["a|b", "b", "a", "b|a"], "xyxy", strict=True)
+    ]
+    source = TableSource(str(write_table(tmp_path / "t.csv", rows)), val_fraction=0)
+    further = {"words": ("word", "label", None)}
+    report = check_index(source.read("labels", 0, strict=False, further=further), Preprocessing())  # type: ignore[arg-type]
+    said = "\n".join(messages(report, "warning"))
+    assert "1 picture has different labels in different files, of which one is probably wrong\n" in said
+    assert "0.png (a|b) = 1.png (b)" in said
+    assert "output words: 1 picture has different labels" in said
+    assert "0.png (x) = 1.png (y)" in said
+    assert report.duplicates == [
+        {
+            "exact": True,
+            "images": [str(tmp_path / n) for n in names[:2]],
+            "splits": ["train", "train"],
+            "labels": ["a|b", "b"],
+            "labels words": ["x", "y"],
+        }
+    ]
+
+
+def test_unknown_labels_and_further_targets(tmp_path: Path) -> None:
+    names = [write_image(tmp_path / f"{i}.png", seed=i).name for i in range(8)]
+    words = ["a", "b", "odd", "a", "b", "odd", "odd", "a"]
+    rows = [
+        {"image": n, "label": w, "tags": f"t{i % 2}|all", "split": "train" if i < 5 else "val"}
+        for i, (n, w) in enumerate(zip(names, words, strict=True))
+    ]
+    source = TableSource(str(write_table(tmp_path / "t.csv", rows)), unknown=["odd"])
+    index = source.read("label", 0, strict=False, further={"tags": ("tags", "labels", None)})
+    report = check_index(index, Preprocessing())
+    assert report.unknown == {"train": 1, "val": 2}
+    assert report.classes == [
+        {"name": "a", "train": 2, "val": 1, "test": 0},
+        {"name": "b", "train": 2, "val": 0, "test": 0},
+    ]
+    data = json.loads(report.to_json())
+    assert data["unknown"] == {"train": 1, "val": 2}
+    assert data["further"]["tags"]["target"]["class_names"] == ["all", "t0", "t1"]
+    assert data["further"]["tags"]["classes"][0] == {"name": "all", "train": 5, "val": 3, "test": 0}
+    text = render(report)
+    assert "unknown  train 1, val 2 images of none of the classes" in text
+    assert "output tags: any number of labels an image; 3 labels" in text
+    assert "output tags: labels that every row of train has: all" in text
+    blank = check_index(index, Preprocessing(on_bad_image="blank"))
+    assert blank.ok, "sets of labels can be unknown"
 
 
 def test_all_problems_at_once(tmp_path: Path) -> None:
@@ -247,23 +324,13 @@ def test_the_command_prints_only_json_for_a_dash(tmp_path: Path, capsys: pytest.
     assert json.loads((tmp_path / "r.json").read_text())["ok"] is False
 
 
-def test_from_a_config(tmp_path: Path) -> None:
-    table = mask_table(tmp_path)
-    data = {"_target_": "lightning_vision.data.sources.table.TableSource", "path": str(table)}
-    config = {
-        "decoder": {"_target_": "lightning_vision.decoders.unet.UNetDecoder"},
-        "data": data,
-        "preprocessing": {"_target_": "lightning_vision.data.preprocessing.Preprocessing"},
-        "image_size": 64,
-        "seed": 0,
-    }
-    report = check_data(config)
-    assert report.ok
-    assert report.target is not None
-    assert report.target.kind == "mask"
-    assert report.geometry is not None
-    assert report.geometry.height == 64
-    assert report.origin == str(table)
+def test_further_outputs_are_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = write_discs(tmp_path, 20)
+    outputs = {"mask": {"decoder": "unet"}, "label": {"decoder": "classifier"}}
+    assert app.check(data="table", outputs=outputs, overrides={"data.path": str(table), "data.ignore_index": 255})
+    page = capsys.readouterr().out
+    assert "blue" in page
+    assert "masks" in page
 
 
 def test_reading_data_does_not_import_torch() -> None:

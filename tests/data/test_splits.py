@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_vision.data.splits import split_by_fraction, split_id
+from lightning_vision.data.label_sets import LabelSets
+from lightning_vision.data.splits import rarest_label, split_by_fraction, split_id, split_sets_by_fraction
 from lightning_vision.errors import ConfigError
 
 FRACTIONS = st.tuples(st.floats(0, 0.49), st.floats(0, 0.49))
@@ -139,3 +140,53 @@ def test_each_split_has_a_group_where_three_are_there() -> None:
         split = split_by_fraction(names_of(105), None, 0.1, 0.1, seed, groups)
         assert sorted(np.bincount(split).tolist()) == [2, 3, 100]
         assert split[0] == 0
+
+
+ROWS_OF_SETS = st.integers(1, 6).flatmap(
+    lambda n: st.lists(st.lists(st.sampled_from([0, 0, 1, 255]), min_size=n, max_size=n), min_size=1, max_size=60)
+)
+
+
+def sets_of(rows: list[list[int]]) -> LabelSets:
+    return LabelSets.from_blocks([np.array(rows, np.uint8)], len(rows[0]))
+
+
+@given(ROWS_OF_SETS)
+def test_the_rarest_label(rows: list[list[int]]) -> None:
+    counts = [sum(row[c] == 1 for row in rows) for c in range(len(rows[0]))]
+    expected = [
+        min((c for c, cell in enumerate(row) if cell == 1), key=lambda c: (counts[c], c), default=len(row))
+        for row in rows
+    ]
+    assert rarest_label(sets_of(rows)).tolist() == expected
+
+
+@given(ROWS_OF_SETS, FRACTIONS, st.integers(0, 3), st.booleans())
+def test_no_label_is_lost_for_training(
+    rows: list[list[int]], fractions: tuple[float, float], seed: int, grouped: bool
+) -> None:
+    names = names_of(len(rows))
+    groups = [f"g{i // 3}" for i in range(len(rows))] if grouped else None
+    sets = sets_of(rows)
+    split = split_sets_by_fraction(names, sets, *fractions, seed, groups)
+    assert split.shape == (len(rows),)
+    yes = np.array(rows) == 1
+    assert (yes[split == 0].any(axis=0) == yes.any(axis=0)).all()
+    if groups is not None:
+        for group in set(groups):
+            assert len({int(part) for part, name in zip(split, groups, strict=True) if name == group}) == 1
+    else:
+        order = np.random.default_rng(seed).permutation(len(rows))
+        again = split_sets_by_fraction([names[i] for i in order], sets.take(order), *fractions, seed)
+        assert again.tolist() == split[order].tolist()
+
+
+def test_rare_labels_get_their_shares() -> None:
+    rng = np.random.default_rng(0)
+    rows = (rng.random((1000, 5)) < [0.9, 0.5, 0.1, 0.05, 0.02]).astype(np.uint8)
+    split = split_sets_by_fraction(names_of(1000), sets_of(rows.tolist()), 0.2, 0.1, 0)
+    assert np.bincount(split).tolist() == [700, 200, 100]
+    for part, fraction in ((1, 0.2), (2, 0.1)):
+        shares = rows[split == part].sum(axis=0) / rows.sum(axis=0)
+        assert np.abs(shares - fraction).max() < 0.05
+        assert abs(shares[4] - fraction) * rows[:, 4].sum() <= 1, "the rarest label gets exactly its share"

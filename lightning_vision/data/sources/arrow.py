@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_vision.data.index import PackedStrings
+from lightning_vision.data.label_cells import is_set
 from lightning_vision.data.sources.cells import as_text
 from lightning_vision.data.sources.memory import spool_one
 from lightning_vision.data.sources.spooled import image_folder, remembered
@@ -31,26 +32,26 @@ class ArrowTable(Table):
         path: Where it is, for messages.
         schema: pyarrow's schema of all columns.
         fingerprint: Another one whenever the content may have changed.
-        class_names: The names of integer class ids, by column.
+        class_names: The names of integer class ids, alone or in lists, by column.
         base: Where images are spooled; None = the user's cache folder.
     """
 
     def __init__(
-        self, path: str, schema: Any, fingerprint: str, class_names: dict[str, list[str]], base: str | None
+        self, path: str, schema: Any, fingerprint: str, class_names: dict[str, list[str]], base: str | None = None
     ) -> None:
         self.path = path
         self.header = list(schema.names)
         self._schema = schema
         self._fingerprint = fingerprint
         self._class_names = class_names
-        self._base = base
+        self.base = base
 
     @abstractmethod
     def batches(self, name: str, rows: int) -> Iterable[Any]:
         """Yield one column as pyarrow arrays of at most ``rows`` cells, in order."""
 
     def class_names(self, name: str) -> list[str] | None:
-        """The names of a column of class ids."""
+        """The names of a column of class ids, or of lists of them."""
         return self._class_names.get(name)
 
     def holds_pictures(self, name: str) -> bool:
@@ -66,10 +67,23 @@ class ArrowTable(Table):
         """Masks, if the column holds encoded images, or the names of image files in its first rows."""
         if self.holds_pictures(name):
             return "mask"
-        first = next(iter(self.batches(name, _FIRST_ROWS)), None)
-        if first is None or not len(first):
+        first = self._first_cells(name)
+        if not first:
             return None
-        return "mask" if all_image_names([cell for cell in first.to_pylist() if isinstance(cell, str)]) else "label"
+        return "mask" if all_image_names([cell for cell in first if isinstance(cell, str)]) else "label"
+
+    def holds_sets(self, name: str, separator: str) -> bool:
+        """See ``Table.holds_sets``."""
+        import pyarrow as pa
+
+        kind = self._schema.field(name).type
+        if any(is_list(kind) for is_list in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)):
+            return True
+        return any(is_set(cell, separator) for cell in self._first_cells(name) if isinstance(cell, str))
+
+    def _first_cells(self, name: str) -> list[Any]:
+        first = next(iter(self.batches(name, _FIRST_ROWS)), None)
+        return [] if first is None else list(first.to_pylist())
 
     def columns(self, names: Sequence[str]) -> tuple[list[PackedStrings], npt.NDArray[np.int64], list[str]]:
         """Read columns, images as paths; see ``Table.columns``. No row has other cells than the header."""
@@ -78,13 +92,13 @@ class ArrowTable(Table):
 
     def _text(self, name: str) -> PackedStrings:
         try:
-            return PackedStrings.from_strings(as_text(self._cells(name, _ROWS), self._class_names.get(name)))
+            return PackedStrings.from_strings(as_text(self._cells(name, _ROWS), self._class_names.get(name), True))
         except DataError as error:
             where = f"{self.path}: column {name}, {error.summary}"
             raise DataError(where, given=error.given, expected=error.expected) from error
 
     def _pictures(self, name: str) -> PackedStrings:
-        folder = image_folder(self._base, name)
+        folder = image_folder(self.base, name)
 
         def spool() -> Iterator[str]:
             for row, cell in enumerate(self._cells(name, _PICTURES), start=1):

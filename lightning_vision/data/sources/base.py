@@ -3,55 +3,35 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from lightning_vision.data.class_names import check_coverage, encode_labels, read_class_names
-from lightning_vision.data.index import PackedStrings, Problem, SampleIndex
+from lightning_vision.data.class_names import read_class_names
+from lightning_vision.data.index import FurtherTarget, PackedStrings, SampleIndex
 from lightning_vision.data.mask_colors import hex_color
 from lightning_vision.data.mask_memory import remembered_require_classes, remembered_scan
 from lightning_vision.data.mask_settings import mask_settings
 from lightning_vision.data.mask_values import mask_target
 from lightning_vision.data.preprocessing import Preprocessing
-from lightning_vision.data.splits import split_by_fraction
+from lightning_vision.data.sources.labels import MISSING_WORDS, RawLabels, two_labels
+from lightning_vision.data.sources.problems import Problems
+from lightning_vision.data.splits import split_by_fraction, split_sets_by_fraction
 from lightning_vision.errors import ConfigError, DataError, VisionError, listed
 from lightning_vision.overrides import grammar
 from lightning_vision.types import SPLITS, MaskValues, TargetKind, TargetSpec
 
 Repeats = list[list[int]]
-# Words that other programs write for a missing value. Here a missing value is an empty cell.
-MISSING_WORDS = frozenset(("nan", "<na>", "na", "n/a", "#n/a", "null", "none", "nat"))
-_WHOLE = re.compile(r"[+-]?[0-9]{1,15}(\.0*)?")  # a whole number, also as a float
+# Of each further output its name, and the columns (None = found), the kind and the class names (None = found) it has.
+FurtherColumns = Mapping[str, tuple[str | list[str] | None, TargetKind, Sequence[str] | None]]
+NO_FURTHER: FurtherColumns = MappingProxyType({})
 DEFAULTS = Preprocessing()
-
-
-class Problems:
-    """Errors are raised at once if reading is strict, and collected otherwise; warnings and notes are collected."""
-
-    def __init__(self, strict: bool) -> None:
-        self.strict = strict
-        self.found: list[Problem] = []
-
-    def error(self, error: VisionError) -> None:
-        """Raise the error, or note it."""
-        if self.strict:
-            raise error
-        self.found.append(Problem("error", str(error)))
-
-    def warn(self, message: str) -> None:
-        """Note something that is probably wrong but does not stop a run."""
-        self.found.append(Problem("warning", message))
-
-    def note(self, message: str) -> None:
-        """Note something worth knowing."""
-        self.found.append(Problem("note", message))
 
 
 class Source(ABC):
@@ -61,7 +41,13 @@ class Source(ABC):
 
     @abstractmethod
     def read(
-        self, wanted: TargetKind | None, seed: int, strict: bool = True, preprocessing: Preprocessing = DEFAULTS
+        self,
+        wanted: TargetKind | None,
+        seed: int,
+        strict: bool = True,
+        preprocessing: Preprocessing = DEFAULTS,
+        coverage: bool = True,
+        further: FurtherColumns = NO_FURTHER,
     ) -> SampleIndex:
         """Read the index of all samples.
 
@@ -70,11 +56,29 @@ class Source(ABC):
             seed: Of the random split, where the data bring none.
             strict: Raise the first error. False collects errors in ``index.problems`` and leaves unusable rows out.
             preprocessing: What becomes of missing images, and what the values of masks mean.
+            coverage: Labels must be of two classes at least, and train must have all of them. False for tasks that
+                train on some of the classes alone (anomaly detection, open sets).
+            further: What further outputs predict beside ``wanted``: labels or sets of labels.
 
         Raises:
             ConfigError: A setting does not go with the data.
             DataError: The data are wrong.
         """
+
+    def target_kind(self, wanted: TargetKind) -> TargetKind | None:
+        """Tell, from the first rows alone, what the data hold where a target is wanted.
+
+        Args:
+            wanted: What the decoder takes where nothing else is said.
+
+        Returns:
+            ``labels`` where a label is wanted and the data hold sets of labels; None if nothing in the data can be the
+            target; else ``wanted``.
+
+        Raises:
+            ConfigError: The data are not there, or a setting names what is not in them.
+        """
+        return wanted
 
 
 @dataclass
@@ -84,8 +88,8 @@ class RawSamples:
     Args:
         image: Absolute path of every image.
         name: What tells a row apart wherever the data lie (a relative path); orders the random split.
-        target: Label text, or absolute path of the mask; None if only images are wanted.
-        kind: What ``target`` is.
+        mask: Absolute path of every mask, where masks are wanted.
+        labels: The labels, where labels are wanted.
         split: uint8 ``(N,)``, or None for a random split.
         row: Row number in the file, for messages, or None.
         origin: The file or folder.
@@ -96,12 +100,13 @@ class RawSamples:
         by_name: Rows are the same if their names are, not if their first images are.
         copies: Finds the rows that take the place of rows without an image: called with the split of all rows, it
             returns int64 ``(M,)``, the rows of the index in its final order.
+        further_labels: The labels of further outputs, by their names.
     """
 
     image: PackedStrings
     name: PackedStrings
-    target: PackedStrings | None
-    kind: TargetKind | None
+    mask: PackedStrings | None
+    labels: RawLabels | None
     split: npt.NDArray[np.uint8] | None
     row: npt.NDArray[np.int64] | None
     origin: str
@@ -111,6 +116,7 @@ class RawSamples:
     place: Callable[[int], str] = "row {}".format
     by_name: bool = False
     copies: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.int64]] | None = None
+    further_labels: Mapping[str, RawLabels] = field(default_factory=dict)
 
     def where(self, i: int) -> str:
         """Say where row i comes from."""
@@ -128,6 +134,21 @@ class TargetSettings:
     val_fraction: float
     test_fraction: float
     colors: Sequence[str] | None = None
+    unknown: Sequence[str] | None = None
+
+    def labels(
+        self,
+        kind: TargetKind,
+        columns: Mapping[str, PackedStrings],
+        flags: bool = False,
+        separator: str | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> RawLabels:
+        """The labels of the main target; ``class_names`` are what the data say, where the settings say nothing."""
+        names = self.class_names
+        if names is None and class_names is not None:
+            names = [name for name in class_names if name not in (self.unknown or ())]
+        return RawLabels(kind, columns, flags, separator, names, self.num_classes, self.unknown)
 
 
 def build_index(
@@ -136,51 +157,69 @@ def build_index(
     seed: int,
     problems: Problems,
     preprocessing: Preprocessing = DEFAULTS,
+    coverage: bool = True,
 ) -> SampleIndex:
     """Check the files, number the labels, split, and find out what masks mean."""
-    if raw.kind == "label":
+    if raw.labels is not None:
         _no_mask_settings(preprocessing, problems)
+    if raw.mask is not None and settings.unknown:
+        problems.error(
+            ConfigError("data.unknown names labels, and the data hold masks here", override="data.unknown=null")
+        )
     if not len(raw.image):
         problems.error(DataError(f"{raw.origin}: no samples"))
     for column in (raw.image, *raw.further):
         _check_files(raw, "image", column, problems, preprocessing)
-    names = None if raw.target is None else read_class_names(settings.class_names, raw.folder)
-    label, target = None, None
-    if raw.kind == "label" and raw.target is not None:
-        label, classes = encode_labels(raw.target, raw.where, names, settings.num_classes, problems.error)
-        target = TargetSpec("label", classes)
-    split = _split(raw, label, settings, seed, problems)
+    names = None if raw.mask is None else read_class_names(settings.class_names, raw.folder)
+    labels: dict[str, RawLabels] = {} if raw.labels is None else {"": raw.labels}
+    labels |= raw.further_labels
+    told = {name: problems.about(name) if name else problems for name in labels}
+    bad = np.zeros(len(raw.image), np.bool_)
+    found: dict[str, FurtherTarget] = {}
+    for name, column_of_labels in labels.items():
+        numbered, wrong = column_of_labels.numbered(raw.where, raw.folder, told[name])
+        bad |= wrong
+        if numbered is not None:
+            found[name] = numbered
+    split = _split(raw, next(iter(found.values()), None), settings, seed, problems)
     repeats = list(_repeats(raw.name if raw.by_name else raw.image))
-    mask = None
-    if raw.kind == "mask" and raw.target is not None:
-        mask = raw.target
-        _check_files(raw, "mask", mask, problems, preprocessing)
-        target = _mask_target(mask, split, names, settings, problems, preprocessing)
-    elif label is not None and target is not None:
-        by_user = settings.class_names is not None or settings.num_classes is not None
-        check_coverage(label, split, target.class_names, by_user, problems.error, problems.warn)
-        _two_labels(raw, repeats, label, target, problems)
-        _odd_labels(raw, settings, problems)
+    main = found.get("")
+    target = None if main is None else main.target
+    if raw.mask is not None:
+        _check_files(raw, "mask", raw.mask, problems, preprocessing)
+        target = _mask_target(raw.mask, split, names, settings, problems, preprocessing)
+    for name, numbered in found.items():
+        labels[name].check(numbered, split, raw.where, raw.origin, told[name], coverage)
+        two_labels(raw.image, repeats, numbered, raw.where, told[name])
     _across_splits(raw, repeats, split, problems)
     _groups_across_splits(raw, split, problems)
-    _repeated_rows(raw, repeats, label, split, problems)
-    is_split, found = raw.split is not None, tuple(problems.found)
-    index = SampleIndex(raw.image, split, label, mask, target, raw.origin, is_split, found, raw.further)
-    if raw.copies is not None:
-        index = index.take(raw.copies(split))
-        index.problems = tuple(problems.found)
-    if index.label is not None and (index.label < 0).any():
-        index = index.take(np.flatnonzero(index.label >= 0))
+    _repeated_rows(raw, repeats, list(found.values()), split, problems)
+    index = SampleIndex(
+        image=raw.image,
+        split=split,
+        label=None if main is None else main.label,
+        mask=raw.mask,
+        target=target,
+        origin=raw.origin,
+        is_split=raw.split is not None,
+        further=raw.further,
+        labels=None if main is None else main.labels,
+        further_targets={name: numbered for name, numbered in found.items() if name},
+    )
+    if raw.copies is not None or bad.any():
+        rows = np.arange(len(index)) if raw.copies is None else raw.copies(split)
+        index = index.take(rows[~bad[rows]])
+    index.problems = tuple(problems.found)
     return index
 
 
 def _split(
-    raw: RawSamples, label: npt.NDArray[np.int32] | None, settings: TargetSettings, seed: int, problems: Problems
+    raw: RawSamples, target: FurtherTarget | None, settings: TargetSettings, seed: int, problems: Problems
 ) -> npt.NDArray[np.uint8]:
     groups = None if raw.group is None else list(raw.group)
     if raw.split is None:
         fractions = settings.val_fraction, settings.test_fraction
-        split = split_by_fraction(list(raw.name), label, *fractions, seed, groups)
+        split = _drawn(list(raw.name), target, fractions, seed, groups)
         if settings.val_fraction or settings.test_fraction:
             train, val, test = np.bincount(split, minlength=3).tolist()
             problems.note(f"the data are not split, so the seed {seed} drew {train} train, {val} val, {test} test")
@@ -192,9 +231,9 @@ def _split(
         # Every fit needs a val split; a held-out test split is the user's own decision.
         train = np.flatnonzero(raw.split == 0)
         names = [raw.name[int(i)] for i in train]
-        labels = None if label is None else label[train]
         groups = None if groups is None else [groups[int(i)] for i in train]
-        drawn = split_by_fraction(names, labels, settings.val_fraction, 0.0, seed, groups)
+        of_train = None if target is None else target.take(train)
+        drawn = _drawn(names, of_train, (settings.val_fraction, 0.0), seed, groups)
         if not drawn.any() and groups is None:
             drawn[-1] = 1
         if not drawn.any():
@@ -205,6 +244,18 @@ def _split(
         problems.note(f"no val split: {int((drawn == 1).sum())} of {len(train)} training samples became val")
         return split
     return raw.split
+
+
+def _drawn(
+    names: Sequence[str],
+    target: FurtherTarget | None,
+    fractions: tuple[float, float],
+    seed: int,
+    groups: Sequence[str] | None,
+) -> npt.NDArray[np.uint8]:
+    if target is not None and target.labels is not None:
+        return split_sets_by_fraction(names, target.labels, *fractions, seed, groups)
+    return split_by_fraction(names, None if target is None else target.label, *fractions, seed, groups)
 
 
 def _no_val(groups: Sequence[str], problems: Problems) -> None:
@@ -346,66 +397,18 @@ def _repeats(paths: PackedStrings) -> Iterator[list[int]]:
             yield from (group for group in by_path.values() if len(group) > 1)
 
 
-def _two_labels(
-    raw: RawSamples, repeats: Repeats, label: npt.NDArray[np.int32], target: TargetSpec, problems: Problems
-) -> None:
-    found = [rows for rows in repeats if len({int(label[i]) for i in rows}) > 1]
-    if found:
-        shown = "; ".join(
-            f"{raw.image[rows[0]]}: " + listed((f"{target.class_names[label[i]]} ({raw.where(i)})" for i in rows), 5)
-            for rows in found[:5]
-        )
-        problems.warn(f"{len(found)} images have different labels in different rows: {shown}")
-
-
 def _repeated_rows(
     raw: RawSamples,
     repeats: Repeats,
-    label: npt.NDArray[np.int32] | None,
+    targets: Sequence[FurtherTarget],
     split: npt.NDArray[np.uint8],
     problems: Problems,
 ) -> None:
-    found = [r for r in repeats if len({(int(split[i]), 0 if label is None else int(label[i])) for i in r}) == 1]
+    found = [r for r in repeats if len({(int(split[i]), *(target.key(i) for target in targets)) for i in r}) == 1]
     if found:
         shown = "; ".join(f"{raw.image[rows[0]]} ({listed(map(raw.where, rows), 5)})" for rows in found[:5])
         count = sum(len(rows) - 1 for rows in found)
         problems.note(f"{count} rows repeat the image of another row of their split, and count as often: {shown}")
-
-
-def _odd_labels(raw: RawSamples, settings: TargetSettings, problems: Problems) -> None:
-    """Look for one number written in two ways, and for words that mean a missing value elsewhere."""
-    if settings.class_names is not None:
-        return
-    first: dict[str, int] = {}
-    for i, value in enumerate(raw.target or ()):
-        first.setdefault(value, i)
-    same: dict[int, list[str]] = {}
-    for value in first:
-        if _WHOLE.fullmatch(value):
-            same.setdefault(int(float(value)), []).append(value)
-    twice = [values for values in same.values() if len(values) > 1]
-    shown = "; ".join(" and ".join(f"{v} ({raw.where(first[v])})" for v in values[:5]) for values in twice[:5])
-    if twice and not all(value.lstrip("+-").isdecimal() for value in first):
-        problems.error(
-            DataError(
-                f"{raw.origin}: labels that are one number written in different ways would be different classes",
-                given=shown,
-                expected="one way to write a class, or all classes in data.class_names",
-            )
-        )
-    elif twice:
-        problems.note(f"labels that are one number written in different ways are one class: {shown}")
-    alike: dict[str, list[str]] = {}
-    for value in first:
-        alike.setdefault(" ".join(value.casefold().split()), []).append(value)
-    shown = "; ".join(
-        " and ".join(f"{v} ({raw.where(first[v])})" for v in values[:5]) for values in alike.values() if len(values) > 1
-    )
-    if shown:
-        problems.warn(f"labels that differ in capitals or spaces alone are different classes: {shown}")
-    words = [f"{value} ({raw.where(i)})" for value, i in first.items() if value.lower() in MISSING_WORDS - {"none"}]
-    if words:
-        problems.warn(f"labels that often stand for a missing value are classes here: {listed(words)}")
 
 
 def _groups_across_splits(raw: RawSamples, split: npt.NDArray[np.uint8], problems: Problems) -> None:
@@ -434,14 +437,30 @@ def wrong_kind(
     wanted: TargetKind, found: TargetKind, origin: str, what: str, override: Sequence[str] = ()
 ) -> ConfigError:
     """The error for a decoder that wants the other kind of target; ``override``: settings that would give it that."""
-    decoder, other = ("classifier", "unet") if wanted == "label" else ("unet", "classifier")
-    needs = {"label": "one label an image", "mask": "a mask an image"}
+    decoder, other = ("unet", "classifier") if wanted == "mask" else ("classifier", "unet")
+    needs = {"label": "one label an image", "labels": "labels of an image", "mask": "a mask an image"}
+    plural = {"label": "labels", "labels": "labels", "mask": "masks"}
     return ConfigError(
         f"{origin}: the decoder needs {needs[wanted]}, the data hold {needs[found]}",
         given=f"{what}, and a decoder such as decoder={decoder}",
-        expected=f"a decoder for {found}s, or data with {wanted}s",
+        expected=f"a decoder for {plural[found]}, or data with {plural[wanted]}",
         override=[f"decoder={other}", *override],
     )
+
+
+def no_further(further: FurtherColumns, origin: str) -> None:
+    """Refuse further outputs where rows have one target.
+
+    Raises:
+        ConfigError: There are some.
+    """
+    if further:
+        raise ConfigError(
+            f"{origin}: there is one target for each image, and several outputs need several",
+            given=f"the outputs {listed(further)} beside the main one",
+            expected="a table or a Hugging Face dataset with a column for each output",
+            override=["data=table data.path=TABLE.csv", "data=huggingface data.path=FOLDER_OR_NAME"],
+        )
 
 
 def cache_folder(name: str) -> str:

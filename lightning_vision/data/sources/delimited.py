@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_vision.data.index import PackedStrings, Packer
+from lightning_vision.data.label_cells import is_set
 from lightning_vision.data.sources.fast_csv import LARGE, fast_columns
 from lightning_vision.data.sources.missing import is_saved_dataset, no_such_path
 from lightning_vision.data.sources.tabular import TABLE_SUFFIXES, Table, all_image_names
@@ -98,13 +99,22 @@ class Delimited(Table):
 
     def kind(self, name: str) -> TargetKind | None:
         """Masks, if all filled cells of the first rows are names of image files."""
+        first = self._first_cells(name)
+        if first is None:
+            return None
+        return "mask" if all_image_names(first) else "label"
+
+    def holds_sets(self, name: str, separator: str) -> bool:
+        """See ``Table.holds_sets``."""
+        return any(is_set(cell, separator) for cell in self._first_cells(name) or ())
+
+    def _first_cells(self, name: str) -> list[str] | None:
+        """The cells of a column in the first rows; None if there are no rows."""
         if self._head is None:
             with self._records() as records:
                 self._head = list(islice((r for r in islice(records, 1, None) if r), _FIRST_ROWS))
-        if not self._head:
-            return None
         at = self.header.index(name)
-        return "mask" if all_image_names([r[at].strip() for r in self._head if len(r) > at]) else "label"
+        return [r[at].strip() for r in self._head if len(r) > at] if self._head else None
 
     def columns(self, names: Sequence[str]) -> tuple[list[PackedStrings], npt.NDArray[np.int64], list[str]]:
         """Read columns in one pass; see ``Table.columns``."""

@@ -11,7 +11,17 @@ import numpy as np
 from lightning_vision.data.headers import is_image_name
 from lightning_vision.data.index import PackedStrings, SampleIndex
 from lightning_vision.data.preprocessing import Preprocessing
-from lightning_vision.data.sources.base import DEFAULTS, Problems, RawSamples, Source, TargetSettings, build_index
+from lightning_vision.data.sources.base import (
+    DEFAULTS,
+    NO_FURTHER,
+    FurtherColumns,
+    RawSamples,
+    Source,
+    TargetSettings,
+    build_index,
+    no_further,
+)
+from lightning_vision.data.sources.problems import Problems
 from lightning_vision.data.sources.table import TableSource
 from lightning_vision.data.sources.tabular import TABLE_SUFFIXES
 from lightning_vision.errors import ConfigError, DataError, listed, nearest
@@ -37,8 +47,10 @@ class FilesSource(Source):
         seed: int = 0,
         strict: bool = True,
         preprocessing: Preprocessing = DEFAULTS,
+        coverage: bool = True,
+        further: FurtherColumns = NO_FURTHER,
     ) -> SampleIndex:
-        """List the images; see ``Source.read``. ``wanted`` has a meaning for tables only."""
+        """List the images; see ``Source.read``. What is wanted has a meaning for tables only."""
         if not self.path:
             raise ConfigError("no images to predict", override="source=FOLDER_OR_FILE")
         is_table = isinstance(self.path, str) and self.path.lower().endswith(TABLE_SUFFIXES)
@@ -50,11 +62,14 @@ class FilesSource(Source):
                 override="source=TABLE.csv",
             )
         if not isinstance(self.path, str):
+            no_further(further, "a list of images")
             found = [os.path.abspath(os.path.expanduser(os.fspath(path))) for path in self.path]
             return self._index(found, f"{len(found)} images", Problems(strict), preprocessing)
         given = os.path.abspath(os.path.expanduser(self.path))
         if os.path.isfile(given) and given.lower().endswith(TABLE_SUFFIXES):
-            return TableSource(given, inputs=self.inputs).read(wanted, seed, strict, preprocessing).as_split("test")
+            table = TableSource(given, inputs=self.inputs)
+            return table.read(wanted, seed, strict, preprocessing, coverage, further).as_split("test")
+        no_further(further, given)
         problems = Problems(strict)
         ignored: list[str] = []
         found = self._find(given, ignored)
@@ -68,7 +83,7 @@ class FilesSource(Source):
     def _index(found: Sequence[str], origin: str, problems: Problems, preprocessing: Preprocessing) -> SampleIndex:
         paths = PackedStrings.from_strings(found)
         split = np.full(len(found), 2, np.uint8)
-        raw = RawSamples(paths, paths, target=None, kind=None, split=split, row=None, origin=origin, folder="")
+        raw = RawSamples(paths, paths, mask=None, labels=None, split=split, row=None, origin=origin, folder="")
         return build_index(raw, TargetSettings(None, None, None, "auto", 0.0, 0.0), 0, problems, preprocessing)
 
     @staticmethod

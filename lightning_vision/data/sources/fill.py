@@ -15,8 +15,8 @@ from lightning_vision.data.geometry import first_readable
 from lightning_vision.data.headers import Header, read_header
 from lightning_vision.data.index import PackedStrings
 from lightning_vision.data.preprocessing import Preprocessing
-from lightning_vision.data.sources.base import Problems
 from lightning_vision.data.sources.memory import write_picture
+from lightning_vision.data.sources.problems import Problems
 from lightning_vision.data.sources.rows import DROPPED, Rows
 from lightning_vision.data.sources.spooled import own_folder
 from lightning_vision.errors import ConfigError, DataError, VisionError
@@ -73,17 +73,17 @@ class Absent:
         return found
 
     def order(
-        self, rows: Rows, target: str | None, split: npt.NDArray[np.uint8], problems: Problems
+        self, rows: Rows, targets: Sequence[str], split: npt.NDArray[np.uint8], problems: Problems
     ) -> npt.NDArray[np.int64]:
         """Return the rows of the whole table in their order, int64: those with an image, and those that are repeated.
 
         Args:
             rows: The rows with an image.
-            target: Column of their target, or None.
+            targets: Columns of their targets.
             split: The split of each in the end.
             problems: Gets a note of what is repeated, and an error where there is nothing to repeat.
         """
-        content = [*self.columns, *([target] if target is not None else [])]
+        content = [*self.columns, *targets]
         texts = zip(*(rows.cells[name] for name in content), strict=True)
         contents = PackedStrings.from_strings(map("\0".join, texts if self.strategy == "fill_with_mode" else ()))
         donors = self.donors(rows.split, split, contents)
@@ -162,7 +162,7 @@ def with_constants(
     rows: Rows,
     columns: Sequence[str],
     masks: str | None,
-    target: str | None,
+    targets: Sequence[str],
     root: str,
     preprocessing: Preprocessing,
     problems: Problems,
@@ -176,7 +176,7 @@ def with_constants(
         rows: With absolute paths.
         columns: The columns of images.
         masks: Column of masks, or None.
-        target: Column of targets, or None.
+        targets: Columns of targets.
         root: Where a relative ``fill_value`` may also start.
         preprocessing: Says what is filled in.
         problems: Gets a note of what was filled, or an error, and the rows are left out: ``fill_value`` is a path that
@@ -196,7 +196,7 @@ def with_constants(
     setting = f"preprocessing.missing_value_strategy=fill_with_const fill_value={value}"
     what = f"{rows.table.path}: {int(holes.sum())} rows have no image in column {' or '.join(columns)}"
     problems.note(f"{what}; they get a constant one ({setting}): {rows.places(holes)}")
-    return replace(rows, cells=cells, name=_names_of_holes(rows, holes, target)), True
+    return replace(rows, cells=cells, name=_names_of_holes(rows, holes, targets)), True
 
 
 def _filled(rows: Rows, name: str, masks: str | None, file: str | None, preprocessing: Preprocessing) -> PackedStrings:
@@ -228,11 +228,12 @@ def _size_of_mask(path: str, otherwise: Header) -> Header:
         return otherwise  # whoever reads the masks names it
 
 
-def _names_of_holes(rows: Rows, holes: npt.NDArray[np.bool_], target: str | None) -> PackedStrings:
+def _names_of_holes(rows: Rows, holes: npt.NDArray[np.bool_], targets: Sequence[str]) -> PackedStrings:
     """Give each filled row a name of its own: by the constant image, all would be one row for the random split."""
     seen: Counter[str] = Counter()
     names = []
-    for name, hole, label in zip(rows.name, holes, rows.cells[target] if target else rows.name, strict=True):
+    labels = map(" ".join, zip(*(rows.cells[name] for name in targets), strict=True)) if targets else rows.name
+    for name, hole, label in zip(rows.name, holes, labels, strict=True):
         if hole:
             seen[f"{name} {label}"] += 1
             name = f"{name} {label} without image {seen[f'{name} {label}']}"

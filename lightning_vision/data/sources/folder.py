@@ -13,15 +13,18 @@ from lightning_vision.data.index import PackedStrings, SampleIndex
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.sources.base import (
     DEFAULTS,
-    Problems,
+    NO_FURTHER,
+    FurtherColumns,
     RawSamples,
     Source,
     TargetSettings,
     build_index,
+    no_further,
     wrong_kind,
 )
 from lightning_vision.data.sources.fill import check_fill_value
 from lightning_vision.data.sources.missing import is_saved_dataset, no_such_path
+from lightning_vision.data.sources.problems import Problems
 from lightning_vision.data.splits import split_id
 from lightning_vision.errors import ConfigError, DataError, listed
 from lightning_vision.overrides import override
@@ -47,6 +50,7 @@ class FolderSource(Source):
         test_fraction: Share of test where there is no split level.
         class_names: Names in the order of their ids: a list, or a file with one a line. null = found in the data.
         num_classes: Number of classes, compared with the data. null = found in the data.
+        unknown: Folders whose images are of none of the classes, in any split (open-set recognition).
         ignore_index: Mask value left out of loss and metrics.
         mask_values: ``index``: the value is the class id; ``binary``: 0 and 255; ``threshold``: from 128 on is
             foreground; ``color``: the colour names the class; ``auto``: found in the files.
@@ -62,6 +66,7 @@ class FolderSource(Source):
         test_fraction: Annotated[float, Between(0, 1, high_open=True)] = 0.1,
         class_names: str | list[str] | None = None,
         num_classes: Annotated[int | None, Between(2, 65536)] = None,
+        unknown: list[str] | None = None,
         ignore_index: Annotated[int | None, Between(0, 255)] = None,
         mask_values: Literal["auto", "index", "binary", "threshold", "color"] = "auto",
         colors: list[str] | None = None,
@@ -69,25 +74,30 @@ class FolderSource(Source):
         self.path = path
         self.masks = masks
         self.settings = TargetSettings(
-            class_names, num_classes, ignore_index, mask_values, val_fraction, test_fraction, colors
+            class_names, num_classes, ignore_index, mask_values, val_fraction, test_fraction, colors, unknown
         )
 
+    def target_kind(self, wanted: TargetKind) -> TargetKind | None:
+        """Look at the folders, and at no file in them; see ``Source.target_kind``."""
+        tree = _Tree(self._root())
+        levels = [folder for folder, _ in tree.split_folders()] or [""]
+        if any(self._pair(tree, folder) is not None for folder in levels):
+            return wanted if wanted == "mask" else None
+        classes = {name.lower() for folder in levels for name in tree.folders(folder)}
+        return None if wanted == "mask" or classes <= set(IMAGE_FOLDERS) else wanted
+
     def read(
-        self, wanted: TargetKind | None, seed: int, strict: bool = True, preprocessing: Preprocessing = DEFAULTS
+        self,
+        wanted: TargetKind | None,
+        seed: int,
+        strict: bool = True,
+        preprocessing: Preprocessing = DEFAULTS,
+        coverage: bool = True,
+        further: FurtherColumns = NO_FURTHER,
     ) -> SampleIndex:
         """Read the folder; see ``Source.read``."""
-        if not self.path:
-            raise ConfigError("data=folder needs the path of a folder", override="data.path=FOLDER")
-        root = os.path.abspath(os.path.expanduser(self.path))
-        if not os.path.isdir(root):
-            if not os.path.isfile(root):
-                raise no_such_path("data.path", self.path, "a folder", os.path.isdir)
-            raise ConfigError(
-                f"{root} is a file",
-                given=override("data.path", self.path),
-                expected="a folder",
-                override=f"data=table {override('data.path', self.path)}",
-            )
+        root = self._root()
+        no_further(further, root)
         check_fill_value(preprocessing)
         problems = Problems(strict)
         strategy = preprocessing.missing_value_strategy
@@ -110,23 +120,23 @@ class FolderSource(Source):
         if not samples.image or (only_images and wanted is not None):
             raise self._neither(tree, parts)
         found: TargetKind = "mask" if is_masks else "label"
-        if wanted is not None and wanted != found:
+        if wanted is not None and (wanted == "mask") != is_masks:
             what = "folders of images and of masks" if is_masks else "a folder for each class"
             raise wrong_kind(wanted, found, root, what)
         if tree.ignored:
             problems.note(f"{len(tree.ignored)} files that are no images are left out: {listed(tree.ignored, 5)}")
         known = all(part is not None for part in samples.split)
-        targets = samples.target
+        masks = labels = None
+        if wanted == "mask":
+            masks = PackedStrings.from_strings(os.path.join(root, target) for target in samples.target)
+        elif wanted is not None:
+            labels = self.settings.labels(wanted, {"folder": PackedStrings.from_strings(samples.target)})
         return build_index(
             RawSamples(
                 image=PackedStrings.from_strings(os.path.join(root, name) for name in samples.image),
                 name=PackedStrings.from_strings(samples.image),
-                target=None
-                if wanted is None
-                else PackedStrings.from_strings(os.path.join(root, t) for t in targets)
-                if is_masks
-                else PackedStrings.from_strings(targets),
-                kind=wanted,
+                mask=masks,
+                labels=labels,
                 split=np.array(samples.split, np.uint8) if known else None,
                 row=None,
                 origin=root,
@@ -136,6 +146,22 @@ class FolderSource(Source):
             seed,
             problems,
             preprocessing,
+            coverage,
+        )
+
+    def _root(self) -> str:
+        if not self.path:
+            raise ConfigError("data=folder needs the path of a folder", override="data.path=FOLDER")
+        root = os.path.abspath(os.path.expanduser(self.path))
+        if os.path.isdir(root):
+            return root
+        if not os.path.isfile(root):
+            raise no_such_path("data.path", self.path, "a folder", os.path.isdir)
+        raise ConfigError(
+            f"{root} is a file",
+            given=override("data.path", self.path),
+            expected="a folder",
+            override=f"data=table {override('data.path', self.path)}",
         )
 
     def _pair(self, tree: _Tree, folder: str) -> tuple[str, str] | None:

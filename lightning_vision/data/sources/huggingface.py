@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.sources.arrow import ArrowTable
 from lightning_vision.data.sources.in_python import write_named
 from lightning_vision.data.sources.missing import is_saved_dataset, no_such_path
@@ -25,7 +24,8 @@ class HuggingFaceSource(TableSource):
     """Images and targets from a Hugging Face dataset.
 
     Images are never decoded: bytes become files once, below ``preprocessing.lazy_cache_dir``; without bytes, the path
-    is used. Columns of class ids have the names of their classes, in their order; an id of -1 is a missing label.
+    is used. Columns of class ids have the names of their classes, in their order; an id of -1 is a missing label. A
+    sequence of class ids, or of names, is a set of labels.
 
     Args:
         path: A folder that ``save_to_disk`` wrote, an Arrow or Parquet file, a folder of such files or of images, or a
@@ -34,7 +34,9 @@ class HuggingFaceSource(TableSource):
         revision: Branch, tag or commit on the hub. null = the newest.
         image: Column of images. null = the only one, or found among the usual names.
         inputs: Columns of images, where each sample has several; in place of ``image``.
-        target: Column of labels, or of masks. null = the only one, or found among the usual names.
+        target: Column of labels, or of masks, or a list of columns, one for each label, with true or false. null = the
+            only one, or found among the usual names.
+        separator: What stands between the labels of a text, where an image has any number of them.
         train_split: Name of the split to train on. null = the usual names; a dataset of one split is split by the
             fractions.
         val_split: Name of the split to validate on. null = the usual names, or else drawn from train.
@@ -44,6 +46,7 @@ class HuggingFaceSource(TableSource):
         test_fraction: Share of test where the dataset has one split.
         class_names: Names in the order of their ids: a list, or a file with one a line. null = those of the dataset.
         num_classes: Number of classes, compared with the data. null = found in the data.
+        unknown: Labels that mean none of the classes, in any split (open-set recognition).
         ignore_index: Mask value left out of loss and metrics.
         mask_values: ``index``: the value is the class id; ``binary``: 0 and 255; ``threshold``: from 128 on is
             foreground; ``color``: the colour names the class; ``auto``: found in the files.
@@ -58,7 +61,8 @@ class HuggingFaceSource(TableSource):
         revision: str | None = None,
         image: str | None = None,
         inputs: list[str] | None = None,
-        target: str | None = None,
+        target: str | list[str] | None = None,
+        separator: str = "|",
         train_split: str | None = None,
         val_split: str | None = None,
         test_split: str | None = None,
@@ -67,6 +71,7 @@ class HuggingFaceSource(TableSource):
         test_fraction: Annotated[float, Between(0, 1, high_open=True)] = 0.1,
         class_names: str | list[str] | None = None,
         num_classes: Annotated[int | None, Between(2, 65536)] = None,
+        unknown: list[str] | None = None,
         ignore_index: Annotated[int | None, Between(0, 255)] = None,
         mask_values: Literal["auto", "index", "binary", "threshold", "color"] = "auto",
         colors: list[str] | None = None,
@@ -76,11 +81,13 @@ class HuggingFaceSource(TableSource):
             image=image,
             inputs=inputs,
             target=target,
+            separator=separator,
             group=group,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             class_names=class_names,
             num_classes=num_classes,
+            unknown=unknown,
             ignore_index=ignore_index,
             mask_values=mask_values,
             colors=colors,
@@ -89,13 +96,13 @@ class HuggingFaceSource(TableSource):
         self.revision = revision
         self.named_splits = {"train": train_split, "val": val_split, "test": test_split}
 
-    def _open(self, preprocessing: Preprocessing) -> Table:
+    def _open(self) -> Table:
         if not self.path:
             raise ConfigError("data=huggingface needs a folder or a name on the hub", override="data.path=cifar10")
         found = _load(self.path, self.name, self.revision)
         local = os.path.abspath(os.path.expanduser(self.path))
         place = local if os.path.exists(local) else self.path
-        return DatasetTable(place, *_parts(found, self.named_splits, place), preprocessing.lazy_cache_dir)
+        return DatasetTable(place, *_parts(found, self.named_splits, place))
 
     def _split_column(self, table: Table) -> str | None:
         return _SPLIT if _SPLIT in table.header else super()._split_column(table)
@@ -114,7 +121,7 @@ class DatasetTable(ArrowTable):
         DataError: Their columns differ.
     """
 
-    def __init__(self, path: str, parts: Mapping[str, Any], left_out: Sequence[str], base: str | None) -> None:
+    def __init__(self, path: str, parts: Mapping[str, Any], left_out: Sequence[str], base: str | None = None) -> None:
         import pyarrow as pa
 
         first = next(iter(parts.values()))
@@ -127,7 +134,8 @@ class DatasetTable(ArrowTable):
         schema = first.features.arrow_schema
         if list(parts) != ["train"]:
             schema = schema.append(pa.field(_SPLIT, pa.string()))
-        names = {key: list(f.names) for key, f in first.features.items() if type(f).__name__ == "ClassLabel"}
+        items = {key: _of_list(feature) for key, feature in first.features.items()}
+        names = {key: list(f.names) for key, f in items.items() if type(f).__name__ == "ClassLabel"}
         super().__init__(path, schema, " ".join(map(_fingerprint, parts.values())), names, base)
         self._parts = dict(parts)
         if left_out:
@@ -183,7 +191,7 @@ def settings_of_dataset(data: Any, base: str | None) -> dict[str, Any]:
         try:
             columns["split" if name == _SPLIT else name] = list(table.columns([name])[0][0])
         except DataError:
-            continue  # lists and the like are neither images nor targets
+            continue  # boxes and the like are neither images nor targets
     names = {name: {"names": found, "_type": "ClassLabel"} for name in columns if (found := table.class_names(name))}
     about = json.dumps({"info": {"features": names}})
     buffer = pa.BufferOutputStream()
@@ -226,6 +234,15 @@ def _parts(
         )
     parts: dict[str, Any] = {part: found[chosen[part]] for part in SPLITS if part in chosen}
     return parts, tuple(name for name in found if name not in chosen.values())
+
+
+def _of_list(feature: Any) -> Any:
+    """The feature of the items of a list, as any version of the library has one; any other feature itself."""
+    if isinstance(feature, list) and len(feature) == 1:
+        return feature[0]
+    return (
+        getattr(feature, "feature", feature) if type(feature).__name__ in ("Sequence", "List", "LargeList") else feature
+    )
 
 
 def _fingerprint(part: Any) -> str:

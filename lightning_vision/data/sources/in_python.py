@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,10 +14,11 @@ import numpy as np
 
 from lightning_vision.data.headers import is_image_name
 from lightning_vision.data.sources.cells import as_text, is_missing
+from lightning_vision.data.sources.columns import USUAL_COLUMNS
 from lightning_vision.data.sources.memory import spool_one, write_once
 from lightning_vision.data.sources.spooled import image_folder, own_folder
-from lightning_vision.data.sources.table import USUAL_COLUMNS
 from lightning_vision.errors import ConfigError, DataError
+from lightning_vision.types import TargetKind
 
 
 def settings_of(data: Any, base: str | None = None) -> dict[str, Any]:
@@ -24,7 +26,8 @@ def settings_of(data: Any, base: str | None = None) -> dict[str, Any]:
 
     Args:
         data: A pair of images and targets; a data frame, whose image columns hold paths, encoded bytes, Pillow images,
-            arrays, tensors or mappings with ``path`` or ``bytes``; or a Hugging Face Dataset or DatasetDict.
+            arrays, tensors or mappings with ``path`` or ``bytes``, and whose other columns hold text, numbers, or lists
+            of text (sets of labels); or a Hugging Face Dataset or DatasetDict.
         base: Where images and table are written; None = the user's cache folder.
 
     Raises:
@@ -34,7 +37,10 @@ def settings_of(data: Any, base: str | None = None) -> dict[str, Any]:
     if isinstance(data, tuple):
         if len(data) != 2:
             raise ConfigError("data is no pair", given=f"a tuple of {len(data)}", expected="(images, targets)")
-        return {"data.path": table_of(*data, base=base)}
+        images, targets = data
+        # A matrix of yes and no has a column for each label in the table, which have to be named.
+        flags = {"data.target": _names_of_flags(targets)} if _is_matrix(targets) else {}
+        return {"data.path": table_of(images, targets, base=base)} | flags
     if is_dataset(data):
         from lightning_vision.data.sources.huggingface import settings_of_dataset
 
@@ -88,22 +94,31 @@ def table_of(
 
     Args:
         images: As ``spool`` takes them.
-        targets: Labels (text or integers), or masks: arrays ``(H, W)`` of class ids, Pillow images or paths.
+        targets: Labels (text or integers); sets of labels: lists, tuples or sets of text or of integers, or one array
+            ``(N, C)`` of 1 or true, 0 or false, and 255 or NaN (unknown), whose columns are named 0, 1, ...; or masks:
+            arrays ``(H, W)`` of class ids, Pillow images or paths.
         split: train, val or test for each image, or None.
         base: Where the table and the images are written. None = the user's cache folder.
 
     Raises:
-        ConfigError: Columns of different length, or labels and masks mixed.
-        DataError: An image or a mask is none.
+        ConfigError: Columns of different length, or labels, sets of labels and masks mixed.
+        DataError: An image or a mask is none, or a value of an array ``(N, C)`` says neither yes nor no.
     """
     for name, column in (("targets", targets), ("split", split)):
         if column is not None and len(column) != len(images):
             raise ConfigError(f"{name} and images differ in length", given=f"{len(column)} and {len(images)}")
-    labels = [_is_label(target) for target in targets]
-    if any(labels) and not all(labels):
-        raise ConfigError("targets mix labels and masks", given=f"{sum(labels)} labels among {len(labels)} targets")
     columns = {"image": _spooled(images, "image", base)}
-    columns |= {"label": list(as_text(targets))} if all(labels) else {"mask": _spooled(targets, "mask", base)}
+    if _is_matrix(targets):
+        columns |= _flags(targets)
+    else:
+        kinds = Counter(_kind(target) for target in targets)
+        if len(kinds) > 1:
+            mixed = " and ".join(f"{_WORDS[kind]}s" for kind in kinds)
+            given = ", ".join(f"{count} {_WORDS[kind]}s" for kind, count in kinds.items())
+            raise ConfigError(f"targets mix {mixed}", given=given)
+        kind = next(iter(kinds), "label")
+        texts = _spooled(targets, kind, base) if kind == "mask" else list(as_text(targets, lists_of_ids=True))
+        columns[kind] = texts
     if split is not None:
         columns["split"] = [str(name) for name in split]
     return write_table(columns, base)
@@ -148,7 +163,38 @@ def _is_picture(value: Any) -> bool:
     return getattr(value, "ndim", 0) >= 2
 
 
-def _is_label(target: Any) -> bool:
+_WORDS: dict[TargetKind, str] = {"label": "label", "labels": "set", "mask": "mask"}
+
+
+def _kind(target: Any) -> TargetKind:
+    if isinstance(target, list | tuple | set | frozenset) or getattr(target, "ndim", None) == 1:
+        return "labels"
     if isinstance(target, str):
-        return not is_image_name(os.path.basename(target))
-    return isinstance(target, int | np.integer) or getattr(target, "ndim", None) == 0
+        return "mask" if is_image_name(os.path.basename(target)) else "label"
+    return "label" if isinstance(target, int | np.integer) or getattr(target, "ndim", None) == 0 else "mask"
+
+
+def _is_matrix(targets: Any) -> bool:
+    return getattr(targets, "ndim", None) == 2
+
+
+def _names_of_flags(targets: Any) -> list[str]:
+    return [str(label) for label in range(targets.shape[1])]
+
+
+def _flags(targets: Any) -> dict[str, list[str]]:
+    """The columns of a matrix of yes and no, as text."""
+    cells = np.asarray(targets)
+    known: dict[float, str] = {1: "1", 0: "0", 255: ""}
+    columns = {}
+    for label, name in enumerate(_names_of_flags(targets)):
+        column = cells[:, label].tolist()
+        columns[name] = ["" if is_missing(cell) else known.get(cell, "?") for cell in column]
+        if "?" in columns[name]:
+            row = columns[name].index("?")
+            raise DataError(
+                f"targets: row {row + 1}, label {label} says neither yes nor no",
+                given=column[row],
+                expected="an array (N, C) of 1 or true, 0 or false, and 255 or NaN (unknown)",
+            )
+    return columns

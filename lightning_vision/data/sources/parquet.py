@@ -17,14 +17,13 @@ class ParquetTable(ArrowTable):
 
     Args:
         path: The file.
-        base: Where images are spooled; None = the user's cache folder.
 
     Raises:
         ConfigError: No such file, or pyarrow is not installed.
         DataError: It is no Parquet file.
     """
 
-    def __init__(self, path: str, base: str | None = None) -> None:
+    def __init__(self, path: str) -> None:
         try:
             import pyarrow as pa
             import pyarrow.parquet as pq
@@ -41,7 +40,7 @@ class ParquetTable(ArrowTable):
             raise DataError(f"{path}: no Parquet file, or a damaged one", given=str(error)) from error
         schema = self._file.schema_arrow
         about = os.stat(path)
-        super().__init__(path, schema, f"{path} {about.st_size} {about.st_mtime_ns}", _class_names(schema), base)
+        super().__init__(path, schema, f"{path} {about.st_size} {about.st_mtime_ns}", _class_names(schema))
         if not self.header:
             raise DataError(f"{path}: the table has no columns")
         twice = sorted({name for name in self.header if self.header.count(name) > 1})
@@ -55,10 +54,20 @@ class ParquetTable(ArrowTable):
 
 
 def _class_names(schema: Any) -> dict[str, list[str]]:
-    """The names of integer class ids, as Hugging Face's ``Dataset.to_parquet`` leaves them in the schema."""
+    """The names of class ids, and of lists of them, as Hugging Face's ``Dataset.to_parquet`` leaves them."""
     try:
         about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = about.get("info", {}).get("features", {})
-        return {k: f["names"] for k, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
+        items = {name: _of_list(feature) for name, feature in features.items()}
+        return {k: f["names"] for k, f in items.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
     except (ValueError, AttributeError, KeyError):
         return {}  # somebody else's metadata
+
+
+def _of_list(feature: Any) -> Any:
+    """The feature of the items of a list, as any version of the library writes one; any other feature itself."""
+    if isinstance(feature, list) and len(feature) == 1:
+        return feature[0]
+    if isinstance(feature, dict) and feature.get("_type") in ("Sequence", "List", "LargeList"):
+        return feature.get("feature")
+    return feature

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_vision.data.index import PackedStrings
-from lightning_vision.data.sources.base import Problems
+from lightning_vision.data.sources.problems import Problems
 from lightning_vision.data.sources.tabular import Table
 from lightning_vision.data.splits import split_id, unknown_split
 from lightning_vision.errors import DataError

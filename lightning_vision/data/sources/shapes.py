@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.mask_colors import hex_color
 from lightning_vision.data.preprocessing import Preprocessing
-from lightning_vision.data.sources.base import DEFAULTS, Source, cache_folder
+from lightning_vision.data.sources.base import DEFAULTS, NO_FURTHER, FurtherColumns, Source, cache_folder
 from lightning_vision.data.sources.table import TableSource
 from lightning_vision.errors import DataError
 from lightning_vision.types import Between, TargetKind
@@ -55,7 +55,13 @@ class ShapesSource(Source):
         self.path = path
 
     def read(
-        self, wanted: TargetKind | None, seed: int, strict: bool = True, preprocessing: Preprocessing = DEFAULTS
+        self,
+        wanted: TargetKind | None,
+        seed: int,
+        strict: bool = True,
+        preprocessing: Preprocessing = DEFAULTS,
+        coverage: bool = True,
+        further: FurtherColumns = NO_FURTHER,
     ) -> SampleIndex:
         """Draw the images unless they are there, and read their index; ``seed`` plays no part."""
         table = os.path.join(self.folder(), "index.csv")
@@ -64,9 +70,9 @@ class ShapesSource(Source):
         colors = (
             [hex_color(c) for c in _PALETTE] if wanted == "mask" and preprocessing.infer_image_num_classes else None
         )
-        return TableSource(table, image="image", target=wanted, split="split", class_names=names, colors=colors).read(
-            wanted, seed, strict, preprocessing
-        )
+        target = "mask" if wanted == "mask" else "label"
+        source = TableSource(table, image="image", target=target, split="split", class_names=names, colors=colors)
+        return source.read(wanted, seed, strict, preprocessing, coverage, further)
 
     def folder(self) -> str:
         """Return the folder of the images, drawn if it is not there or not complete.

@@ -26,11 +26,13 @@ class Table(ABC):
         path: Where the table is, for messages.
         header: Names of the columns.
         notes: What is worth knowing about how it was read.
+        base: Where images that are no files are spooled; None = the user's cache folder.
     """
 
     path: str
     header: list[str]
     notes: Sequence[str] = ()
+    base: str | None = None
 
     @abstractmethod
     def columns(self, names: Sequence[str]) -> tuple[list[PackedStrings], npt.NDArray[np.int64], list[str]]:
@@ -44,6 +46,10 @@ class Table(ABC):
     @abstractmethod
     def kind(self, name: str) -> TargetKind | None:
         """Tell whether a column holds masks (or images), or labels. None: there are no rows to tell from."""
+
+    @abstractmethod
+    def holds_sets(self, name: str, separator: str) -> bool:
+        """True if a column of labels is one of lists, or has a cell of several in its first rows."""
 
     @property
     def folder(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 
 from lightning_vision import metrics
 from lightning_vision.metrics import EpochScores
+from lightning_vision.metrics.confusion import confusion_counts, count
 
 
 def maps(classes: int, ignore: int | None, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,8 +81,82 @@ def test_mean_loss_does_not_depend_on_the_cut_into_batches() -> None:
     torch.testing.assert_close(whole.compute()["loss"], parts.compute()["loss"], rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("ignore", [255, 1, None])
+def test_a_loss_weighs_as_many_targets_as_were_counted(ignore: int | None) -> None:
+    logits, target = maps(5, ignore)
+    scores = EpochScores(5, ignore)
+    counted = [sum(value != ignore for value in target[i].flatten().tolist()) for i in range(3)]
+    for i in range(3):
+        scores.update(logits[i : i + 1], target[i : i + 1], torch.tensor(float(i)))
+    assert scores.compute()["loss"].item() == pytest.approx((counted[1] + 2 * counted[2]) / sum(counted))
+    assert scores.confusion.sum() == sum(counted)
+
+
 def test_nothing_counted_gives_a_finite_loss() -> None:
     scores = EpochScores(3, 255)
     scores.update(torch.zeros(1, 3, 2, 2), torch.full((1, 2, 2), 255), torch.zeros(()))
     assert scores.compute()["loss"].item() == 0
     assert scores.compute()["confusion"].sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("classes", "ignore"), [(3, None), (3, 255), (3, 1), (180, 255), (181, 255), (255, 255), (256, None), (300, -1)]
+)
+def test_counts_are_those_of_a_loop(classes: int, ignore: int | None) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    target = torch.randint(0, classes, (2, 5, 4), generator=generator)
+    target[0, 0, 0] = classes - 1
+    if ignore is not None:
+        target[:, 2] = ignore
+    predicted = torch.randint(0, classes, target.shape, generator=generator)
+    predicted[0, 0, 0] = classes - 1
+    expected = torch.zeros(classes, classes, dtype=torch.int64)
+    for truth, found in zip(target.flatten().tolist(), predicted.flatten().tolist(), strict=True):
+        if truth != ignore:
+            expected[truth, found] += 1
+    assert torch.equal(confusion_counts(predicted, target, classes, ignore), expected)
+    if classes <= 256:  # what bytes hold
+        assert torch.equal(confusion_counts(predicted, target.to(torch.uint8), classes, ignore), expected)
+    # Labels go the way without narrow numbers.
+    assert torch.equal(confusion_counts(predicted.flatten(), target.flatten(), classes, ignore), expected)
+
+
+def test_counting_without_waiting_for_the_device_is_bincount(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = torch.randint(0, 7, (50,), dtype=torch.int16)
+    expected = count(cells, 9)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    assert torch.equal(count(cells, 9), expected)
+
+
+def test_ignored_samples_are_no_hits() -> None:
+    logits = torch.randn(20, 6)
+    target = torch.arange(20) % 6
+    scores = EpochScores(6, ignore_index=2, top_k=6)
+    scores.update(logits, target)
+    assert scores.compute()["top"].item() == 1
+
+
+def test_precision_and_frequency_weighted_iou_by_hand() -> None:
+    confusion = torch.tensor([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
+    assert metrics.precision(confusion).tolist() == pytest.approx([3 / 5, 4 / 5, float("nan")], nan_ok=True)
+    assert metrics.frequency_weighted_iou(confusion).item() == pytest.approx(3 / 6 * 0.4 + 4 / 7 * 0.6)
+    assert metrics.frequency_weighted_iou(torch.zeros(2, 2)).isnan()
+
+
+@pytest.mark.parametrize("figure", ["iou", "dice", "recall", "precision", "accuracy", "frequency_weighted_iou"])
+def test_figures_of_many_matrices_are_those_of_each(figure: str) -> None:
+    matrices = torch.randint(0, 5, (2, 3, 4, 4), generator=torch.Generator().manual_seed(0))
+    many = getattr(metrics, figure)(matrices)
+    each = torch.stack([getattr(metrics, figure)(matrix) for matrix in matrices.flatten(0, 1)])
+    torch.testing.assert_close(many.flatten(0, 1), each, equal_nan=True)
+
+
+def test_two_processes_count_as_one(gathered: Callable[..., dict[str, torch.Tensor]]) -> None:
+    logits, target = maps(5, 255)
+    whole, first, second = (EpochScores(5, 255) for _ in range(3))
+    whole.update(logits, target, torch.tensor(0.5))
+    first.update(logits[:1], target[:1], torch.tensor(0.5))
+    second.update(logits[1:], target[1:], torch.tensor(0.5))
+    for found in (gathered(first, second), gathered(second, first, EpochScores(5, 255))):
+        assert torch.equal(found["confusion"], whole.compute()["confusion"])
+        assert found["loss"].item() == 0.5

@@ -1,0 +1,143 @@
+"""Parts by name in the middle of a config: those of a combined loss, and those of several outputs.
+
+A group's option is composed by Hydra. Where a setting holds parts itself, their names are looked up here, before the
+config is checked: after ``expand`` every part is a node with ``_target_``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from functools import cache
+from typing import Any, cast
+
+from lightning_vision.errors import ConfigError, listed, nearest
+from lightning_vision.outputs import OUTPUT, is_name
+from lightning_vision.searchpath import options_of
+from lightning_vision.signatures import describe
+
+
+def load_option(group: str, name: str, key: str = "") -> dict[str, Any]:
+    """Return the node of a group's option, of that which it stands for if it is an alias.
+
+    Args:
+        group: The config group.
+        name: The option.
+        key: The setting that names it, for the message.
+
+    Raises:
+        ConfigError: There is no such option.
+    """
+    options = options_of(group)
+    if name not in options:
+        near = nearest(str(name), options)
+        raise ConfigError(
+            f"There is no {group} {name!r}",
+            given=f"{key or group}: {name}",
+            expected=listed(options),
+            nearest=near,
+            override=f"python -m lightning_vision {group}s" if group in ("loss", "decoder") and not near else None,
+        )
+    node = deepcopy(_loaded(str(options[name])))
+    alias = node.pop("defaults", None)
+    return load_option(group, alias[0], key) if alias else node
+
+
+@cache
+def _loaded(file: str) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
+
+
+def part(group: str, value: Any, key: str) -> dict[str, Any] | None:
+    """Return the node that a value stands for: a name, or a mapping of ``type`` and settings.
+
+    Args:
+        group: The config group.
+        value: A name, ``{type: NAME, SETTING: VALUE ...}``, a node, or None.
+        key: The setting that holds it, for messages.
+
+    Raises:
+        ConfigError: There is no such part.
+    """
+    if value is None:
+        return None if group == "neck" else {"auto": True}
+    if isinstance(value, str):
+        return load_option(group, value, key)
+    if isinstance(value, Mapping) and ("_target_" in value or value.get("auto")):
+        return dict(value)
+    if isinstance(value, Mapping) and isinstance(value.get("type"), str):
+        node = load_option(group, value["type"], f"{key}.type")
+        return node | {k: v for k, v in value.items() if k != "type"}
+    example = {"decoder": "unet", "loss": "dice_loss", "neck": "auto"}[group]
+    raise ConfigError(
+        f"{key} is neither the name of a {group} nor its type with settings",
+        given=f"{key}={value}",
+        expected=f"{key}: {example}, or {key}: {{type: {example}}}",
+    )
+
+
+def expand(config: dict[str, Any]) -> None:
+    """Put nodes in the place of names, inside combined losses and outputs of a plain config. Twice changes nothing.
+
+    Raises:
+        ConfigError: A name is unknown, or an output's settings are.
+    """
+    if config.get("outputs"):
+        config["outputs"] = {name: _output(str(name), given) for name, given in config["outputs"].items()}
+        for name, node in config["outputs"].items():
+            _combined(node["loss"], f"outputs.{name}.loss")
+    if isinstance(config.get("loss"), dict):
+        _combined(config["loss"], "loss")
+
+
+def _output(name: str, given: Any) -> dict[str, Any]:
+    key = f"outputs.{name}"
+    if not is_name(name):
+        raise ConfigError(
+            "The name of an output is a word of letters, digits and underscores that Python's dicts do not use.",
+            given=key,
+            override=f"outputs.{name.strip('.- ') or 'output'}_1.decoder=unet",
+        )
+    if not isinstance(given, Mapping) or not given.get("decoder"):
+        raise ConfigError(
+            f"{key} needs a decoder",
+            given=f"{key}={given}",
+            expected="its target and decoder, and what else it has of its own: loss, weight, dependencies ...",
+            override=f"+{key}.decoder=classifier",
+        )
+    signature = describe(OUTPUT)
+    assert signature is not None
+    node: dict[str, Any] = {"_target_": OUTPUT}
+    node |= {p.name: deepcopy(given.get(p.name, p.default)) for p in signature.parameters.values()}
+    node |= {k: v for k, v in given.items() if k not in node}  # what is unknown is refused with the rest of the config
+    node["target"] = given.get("target") or name
+    for group in ("decoder", "loss", "neck"):
+        node[group] = part(group, node[group], f"{key}.{group}")
+    return node
+
+
+def _combined(node: dict[str, Any], key: str) -> None:
+    """Put the nodes of its losses in the place of their names and settings."""
+    if not isinstance(node.get("losses"), Mapping):
+        return
+    parts = {}
+    for name, settings in node["losses"].items():
+        where = f"{key}.losses.{name}"
+        given = dict(settings or {})
+        found = given if "_target_" in given else load_option("loss", str(name), where) | given
+        if "losses" in found or found.get("auto"):
+            raise ConfigError(
+                "A combined loss adds up plain losses, not the choice of one or another sum.",
+                given=where,
+                override=f"~{where}",
+            )
+        parts[str(name)] = found
+    if not parts:
+        raise ConfigError(
+            "A combined loss needs losses to add up.",
+            given=f"{key}.losses={{}}",
+            override="loss=[softmax_cross_entropy,dice_loss]",
+        )
+    node["losses"] = parts

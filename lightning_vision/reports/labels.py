@@ -1,0 +1,23 @@
+"""The pictures of a classification: confusion matrix, sheet of samples."""
+
+from __future__ import annotations
+
+from lightning_vision.reports.confusion import plot_confusion
+from lightning_vision.reports.scored import Scored
+from lightning_vision.reports.sheet import label_sheet
+
+SAMPLES = 12
+
+
+def draw(scored: Scored) -> None:
+    """Write ``confusion.png`` and ``predictions.png``."""
+    names = scored.head.task.target.class_names
+    plot_confusion(scored.computed["confusion"].cpu().numpy(), names, scored.plots / "confusion.png")
+    batch, output = scored.predict(scored.spread(SAMPLES))
+    truths = scored.head.target(batch)
+    assert truths is not None
+    probabilities, predicted = scored.head.probabilities(output.logits).max(1)
+    named = [names[i] if i < len(names) else "unknown" for i in truths.tolist()]
+    guesses = [names[i] for i in predicted.tolist()]
+    samples = zip(scored.shown(batch), named, guesses, probabilities.tolist(), scored.titles(batch), strict=True)
+    label_sheet(list(samples), scored.plots / "predictions.png")

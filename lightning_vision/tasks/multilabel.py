@@ -1,0 +1,128 @@
+"""Any number of labels an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_vision.inference.label_set_writer import LabelSetWriter
+from lightning_vision.inference.prediction import Place, Prediction
+from lightning_vision.metrics.bootstrap import Interval, row_interval
+from lightning_vision.metrics.calibration import fit_temperature, fit_thresholds
+from lightning_vision.metrics.multilabel import MultilabelScores
+from lightning_vision.metrics.ranking import UNKNOWN, average_precision
+from lightning_vision.tasks.base import Stage, Task
+from lightning_vision.types import TargetKind
+
+if TYPE_CHECKING:
+    from lightning_vision.head import Head, HeadOutput
+    from lightning_vision.reports.scored import Scored
+
+# Of the intervals: each draw ranks all images anew.
+DRAWS, MOST_RESAMPLED = 300, 2000
+FIGURES = ("mean_average_precision", "auroc", "f1", "f1_micro", "exact_match", "hamming_accuracy")
+
+
+class Multilabel(Task):
+    """Logits ``(B, C)`` against sets of labels ``(B, C)`` of 0, 1 and 255 for unknown; one sigmoid a label.
+
+    Figures: ``mean_average_precision`` (mean over the labels that occur), ``auroc``, ``f1`` (macro) and ``f1_micro``,
+    ``exact_match`` (all labels of an image right) and ``hamming_accuracy``, the last four at the thresholds: 0.5, or
+    what ``calibrate=thresholds`` fitted on the validation split.
+    """
+
+    name: ClassVar[str] = "multilabel"
+    output: ClassVar[str] = "label"
+    target_kind: ClassVar[TargetKind] = "labels"
+    train_figures: ClassVar[bool] = False
+    calibrates: ClassVar[tuple[str, ...]] = ("temperature", "thresholds")
+    default_loss: ClassVar[str] = "sigmoid_cross_entropy"
+    default_decoder: ClassVar[str] = "classifier"
+    monitor: ClassVar[str] = "mean_average_precision"
+    shown: ClassVar[tuple[str, ...]] = ("mean_average_precision", "f1")
+
+    def buffers(self) -> dict[str, Tensor]:
+        """The temperature, and a threshold for each label."""
+        return {"temperature": torch.ones(()), "thresholds": torch.full((self.target.num_classes,), 0.5)}
+
+    def scores(self, stage: Stage) -> Metric:
+        """A counter that keeps the probabilities of all images."""
+        return MultilabelScores(self.target.num_classes)
+
+    def update(
+        self, scores: Metric, head: Head, output: HeadOutput, target: Tensor | None, loss: Tensor | None = None
+    ) -> None:
+        """Add a batch."""
+        assert isinstance(scores, MultilabelScores)
+        assert target is not None
+        scores.thresholds = torch.full_like(head.thresholds, 0.5) if head.calibrating else head.thresholds
+        scores.update(head.tempered(output.logits), target, loss)
+
+    def learn(self, head: Head, computed: dict[str, Tensor]) -> None:
+        """Fit the temperature, then the thresholds, where they are asked for."""
+        if "probabilities" not in computed:
+            return
+        logits, truth = computed["probabilities"].double().logit(1e-30), computed["truth"]
+        if "temperature" in head.calibrate:
+            known = truth != UNKNOWN
+            # One label is a choice of two classes, with the logits 0 and z.
+            pairs = torch.stack([torch.zeros_like(logits[known]), logits[known]], 1)
+            head.temperature.fill_(fit_temperature(pairs, truth[known]))
+        if "thresholds" in head.calibrate:
+            tempered = (logits / head.temperature.double()).sigmoid()
+            head.thresholds.copy_(fit_thresholds(tempered.float(), truth))
+
+    def figure_names(self, stage: Stage) -> tuple[str, ...]:
+        """Mean average precision, AUROC, F1, exact match, Hamming accuracy."""
+        return FIGURES
+
+    def figures(self, computed: dict[str, Tensor]) -> dict[str, float]:
+        """Mean average precision, AUROC, F1, exact match, Hamming accuracy."""
+        computed = computed | {"f1": computed["f1_macro"]}
+        return {name: computed[name].item() for name in FIGURES}
+
+    def intervals(self, computed: dict[str, Tensor]) -> dict[str, Interval]:
+        """Of the mean average precision, by resampling images."""
+        if "probabilities" not in computed or len(computed["truth"]) > MOST_RESAMPLED:
+            return {}
+
+        def mean_average_precision(probabilities: Tensor, truth: Tensor) -> Tensor:
+            known = [column != UNKNOWN for column in truth.T]
+            pairs = zip(probabilities.T, truth.T, known, strict=True)
+            return torch.stack([average_precision(p[k], t[k] == 1) for p, t, k in pairs]).nanmean()
+
+        rows = computed["probabilities"], computed["truth"]
+        return {"mean_average_precision": row_interval(mean_average_precision, *rows, draws=DRAWS)}
+
+    def per_class(self, computed: dict[str, Tensor]) -> dict[str, dict[str, float]]:
+        """Average precision, F1 and number of positives of each label."""
+        return {
+            "average_precision": self.named(computed["average_precision"]),
+            "f1": self.named(computed["f1"]),
+            "positives": {name: int(count) for name, count in self.named(computed["support"]).items()},
+        }
+
+    def probabilities(self, head: Head, logits: Tensor) -> Tensor:
+        """The sigmoid of each label."""
+        return logits.sigmoid()
+
+    def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
+        """The probability of each label, and those at or above their thresholds."""
+        probabilities = head.probabilities(output.logits.unsqueeze(0))[0]
+        chosen = (probabilities >= head.thresholds.to(probabilities)).tolist()
+        names = tuple(name for name, yes in zip(self.target.class_names, chosen, strict=True) if yes)
+        return Prediction(place.path, labels=names, probabilities=probabilities.cpu().numpy())
+
+    def writer(self, folder: Path, root: Path | None) -> LabelSetWriter:
+        """A table of labels and their probabilities."""
+        return LabelSetWriter(folder, self.target.class_names)
+
+    def draw(self, scored: Scored) -> None:
+        """Precision and recall of each label, and a sheet of images with what was predicted."""
+        from lightning_vision.reports.label_sets import draw
+
+        draw(scored)
