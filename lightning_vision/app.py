@@ -288,9 +288,9 @@ def check(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> b
     from lightning_vision.data.report_page import render
 
     cfg = _composed(config, choices)
-    index, config = look(cfg)
-    task = config["task"] if config["task"] in TASKS else None
-    report = check_index(index, instantiate(config["preprocessing"]), config["image_size"], cfg.quick, task)
+    index, settings = look(cfg)
+    task = settings["task"] if settings["task"] in TASKS else None
+    report = check_index(index, instantiate(settings["preprocessing"]), settings["image_size"], cfg.quick, task)
     print(report.to_json() if cfg.report == "-" else render(report))
     if cfg.report not in (None, "-"):
         report.write(Path(cfg.report).expanduser())
@@ -368,7 +368,7 @@ def _data_to_score(
             k: v for k, v in saved["data"].items() if k not in typed
         }
     index = read_index(settings)
-    for name in set(outputs) - set(own):
+    for name in [name for name in outputs if name not in own]:
         index = as_trained(index, module.head(name).task.target, None if name == main else name)
     for name, found in targets_of(index, settings).items():
         require_same_target(module.head(name).task.target, found, index.origin)

@@ -380,12 +380,13 @@ def neck_of(decoder: Mapping[str, Any], info: FeatureInfo) -> str | None:
 def _check_monitor(monitor: str, module: VisionModule) -> None:
     """Refuse a figure that no epoch will report, now instead of after the first one."""
     known = [*module.figure_names("val"), *module.figure_names("train")]
-    if monitor not in known:
-        near = nearest(monitor, known) or known[1]
+    of_classes = module.class_figures()
+    if monitor not in known and monitor not in of_classes:
+        near = nearest(monitor, [*known, *of_classes]) or known[1]
         raise ConfigError(
             "There is no such figure to monitor.",
             given=f"monitor={monitor}",
-            expected=listed(known, 40),
+            expected=f"{listed(known, 40)}; of a class: val/FIGURE/CLASS",
             nearest=near,
             override=[f"monitor={near}", "monitor=auto"],
         )

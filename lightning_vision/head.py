@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from lightning_vision.decoders.base import Decoder
@@ -12,6 +13,9 @@ from lightning_vision.inlet import Features, Inlet
 from lightning_vision.losses.base import Loss
 from lightning_vision.tasks.base import Task
 from lightning_vision.types import Batch
+
+# Training batches that wait to be counted: 4 MB of logits, or so many.
+MOST_NOTED, MOST_BATCHES = 2**20, 64
 
 
 class HeadOutput(NamedTuple):
@@ -79,6 +83,8 @@ class Head(nn.Module):
         # Segmentation is also scored at the size of each mask's own file.
         self.original_scores = task.scores("original") if task.target_kind == "mask" else None
         self.results: dict[str, dict[str, Tensor]] = {}
+        self._noted: list[tuple[Tensor, Tensor]] = []
+        self._noted_size = 0
         self.calibrate = calibrate
         # In the validation of a fit, what is fitted there does not count yet.
         self.calibrating = False
@@ -145,6 +151,23 @@ class Head(nn.Module):
         needs = self.loss.needs if isinstance(self.loss, Loss) else ()
         value: Tensor = self.loss(output.logits, target, **{name: known[name] for name in needs})
         return value
+
+    def count_later(self, logits: Tensor, target: Tensor | None) -> None:
+        """Note a training batch for the training figures; many are counted at once, which costs a fraction."""
+        if target is None:
+            return
+        self._noted.append((logits.detach(), target))
+        self._noted_size += logits.numel()
+        if self._noted_size > MOST_NOTED or len(self._noted) == MOST_BATCHES:
+            self.count_now()
+
+    def count_now(self) -> None:
+        """Count the training batches that were noted."""
+        if self._noted and self.train_scores is not None:
+            logits, targets = (torch.cat(parts) for parts in zip(*self._noted, strict=True))
+            self.task.update(self.train_scores, self, HeadOutput(logits), targets)
+        self._noted.clear()
+        self._noted_size = 0
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return what predictions show of logits ``(B, C, ...)``, at the fitted temperature."""

@@ -114,6 +114,7 @@ class VisionModule(LightningModule):
         self.config = dict(config or {})
         self.seed = seed
         self.train_loss = MeanMetric(nan_strategy="disable")
+        self._loss_sum, self._loss_samples = torch.zeros((), dtype=torch.float64), 0
         # Of the last step, by name; of the encoder's layers, before the schedule.
         self.rates: dict[str, float] = {}
         self.encoder_rates: list[float] = []
@@ -248,7 +249,7 @@ class VisionModule(LightningModule):
             module.training = training
 
     def _features_for(self, head: Head, batch: Batch, size: tuple[int, int]) -> Features:
-        """The features of a batch as the head's decoder takes them."""
+        """The features of a batch as the head's decoder takes them, of the samples that it starts from."""
         batch = self.trainer.strategy.batch_to_device(batch, self.device)
         with self.trainer.precision_plugin.forward_context():
             if "features" in batch:
@@ -257,8 +258,11 @@ class VisionModule(LightningModule):
             else:
                 features = self.encode(self.normalize(batch["image"]))[head.consumes]
             target = head.target(batch)
-            if target is not None and isinstance(features, Tensor):
-                features = features[head.task.starts_from(target)]
+            if target is not None:
+                wanted = head.task.starts_from(target)
+                features = features[wanted] if isinstance(features, Tensor) else [f[wanted] for f in features]
+            if head.inlet is not None:
+                features = head.inlet(features, {})
             return features if head.neck is None else cast(Features, head.neck(features, size))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -271,11 +275,13 @@ class VisionModule(LightningModule):
             batch = self._augmented(batch, torch.Generator().manual_seed(int(torch.randint(2**62, ()))))
         outputs, losses = self._outputs_and_losses(batch)
         loss = self._total(losses)
-        self.train_loss.update(loss.detach(), len(batch["index"]))
+        # Added up in a tensor: a metric costs ten times as much a step.
+        samples = len(batch["index"])
+        self._loss_sum = self._loss_sum + loss.detach() * samples
+        self._loss_samples += samples
         for name, head in self.named_heads():
-            target = head.target(batch)
-            if head.train_scores is not None and target is not None:
-                head.task.update(head.train_scores, head, _detached(outputs[name]), target)
+            if head.train_scores is not None:
+                head.count_later(outputs[name].logits, head.target(batch))
         return loss
 
     @property
@@ -287,10 +293,17 @@ class VisionModule(LightningModule):
         """Return the batch with random changes; where a loss compares views, each sample several times."""
         changed = dict(batch)
         if self.views > 1:
-            changed = {key: _repeated(value, self.views) for key, value in batch.items()}
+            if "blank" in batch:  # what is black everywhere looks alike, and says nothing
+                changed = {key: _taken(value, ~batch["blank"]) for key, value in batch.items()}
+            changed = {key: _repeated(value, self.views) for key, value in changed.items()}
         image, target = cast(Tensor, changed["image"]), cast("Tensor | None", changed.get("target"))
+        inputs = self.geometry.num_inputs
         for transform in self.augmentation:
-            image, target = transform(image, target, generator)
+            if inputs > 1 and getattr(transform, "each_input", False):
+                apart = image.unflatten(1, (inputs, -1)).flatten(0, 1)
+                image = transform(apart, None, generator)[0].unflatten(0, (-1, inputs)).flatten(1, 2)
+            else:
+                image, target = transform(image, target, generator)
         changed["image"] = image
         if target is not None:
             changed["target"] = target
@@ -314,10 +327,14 @@ class VisionModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training figures, and the learning rates of its last step."""
+        if self._loss_samples:
+            self.train_loss.update(self._loss_sum / self._loss_samples, self._loss_samples)
         row = {"train/loss": self.train_loss.compute()}
         self.train_loss.reset()
+        self._loss_sum, self._loss_samples = torch.zeros((), dtype=torch.float64), 0
         for name, head in self.named_heads():
             if head.train_scores is not None:
+                head.count_now()
                 figures = head.task.figures(head.train_scores.compute())
                 row |= {f"train/{self._prefix(name)}{k}": torch.tensor(v) for k, v in figures.items()}
                 head.train_scores.reset()
@@ -338,6 +355,15 @@ class VisionModule(LightningModule):
                 figures = ("loss", *figures)
             names += [f"{self._prefix(name)}{figure}" for figure in figures]
         return [f"{stage}/{name}" for name in names]
+
+    def class_figures(self) -> list[str]:
+        """Every figure of a class that the validation has, by its full name; each can be monitored."""
+        return [
+            f"val/{self._prefix(name)}{figure}/{class_name}"
+            for name, head in self.named_heads()
+            for figure in head.task.class_figures
+            for class_name in head.task.target.class_names
+        ]
 
     def progress_figures(self) -> list[str]:
         """The figures that stand in the line of an epoch, by full name."""
@@ -411,6 +437,15 @@ class VisionModule(LightningModule):
             head.task.update(scores, head, outputs[name], head.target(batch), losses[name])
         return outputs
 
+    def _monitored(self, prefix: str, head: Head, computed: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The figure of one class, where a callback looks at it; those of all classes would fill the tables."""
+        monitor = str(self.config.get("monitor", ""))
+        figure, _, name = monitor.removeprefix(prefix).partition("/")
+        if not name or not monitor.startswith(prefix):
+            return {}
+        found = head.task.per_class(computed).get(figure, {})
+        return {monitor: torch.tensor(found[name])} if name in found else {}
+
     @property
     def fitting(self) -> bool:
         """Whether this is the validation of a fit, on which outputs learn thresholds."""
@@ -434,6 +469,7 @@ class VisionModule(LightningModule):
                 head.original_scores.reset()
             row |= {f"{prefix}{k}": torch.tensor(v) for k, v in figures.items()}
             scores.reset()
+            row |= self._monitored(f"{split}/{self._prefix(name)}", head, computed)
         row[f"{split}/loss"] = self._total(losses)
         # The counts are summed over ranks already; the mean over equal values only satisfies Lightning's check.
         self.log_dict(row, sync_dist=True)
@@ -480,16 +516,15 @@ class VisionModule(LightningModule):
         restore_encoder_weights(self, checkpoint)
 
 
-def _detached(output: HeadOutput) -> HeadOutput:
-    return HeadOutput(output.logits.detach(), None if output.hidden is None else output.hidden.detach())
+def _taken(value: Any, rows: Tensor) -> Any:
+    """Some samples of a tensor, or of every tensor of a dict."""
+    return {key: _taken(part, rows) for key, part in value.items()} if isinstance(value, dict) else value[rows]
 
 
 def _repeated(value: Any, times: int) -> Any:
-    """Each sample of a tensor, or of every tensor of a list or dict, ``times`` times in a row."""
+    """Each sample of a tensor, or of every tensor of a dict, ``times`` times in a row."""
     if isinstance(value, dict):
         return {key: _repeated(part, times) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_repeated(part, times) for part in value]
     return value.repeat_interleave(times, 0)
 
 

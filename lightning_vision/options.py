@@ -40,7 +40,11 @@ def load_option(group: str, name: str, key: str = "") -> dict[str, Any]:
         )
     node = deepcopy(_loaded(str(options[name])))
     alias = node.pop("defaults", None)
-    return load_option(group, alias[0], key) if alias else node
+    if alias:
+        return load_option(group, alias[0], key)
+    if node.get("losses"):
+        _combined(node, name)
+    return node
 
 
 @cache

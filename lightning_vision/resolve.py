@@ -101,6 +101,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any], source: str | Sequence[str] | N
     if config["encoder"].get("image_size") == "auto":
         config["encoder"]["image_size"] = [geometry.height, geometry.width]
     _encoder_weights(config["encoder"])
+    _labels(config, index)
     _monitor(config, index, reasons)
     _calibrate(config, index)
     _encoder_lr(config, reasons)
@@ -139,6 +140,13 @@ def look(cfg: DictConfig | Mapping[str, Any]) -> tuple[SampleIndex, dict[str, An
 def _index(config: dict[str, Any]) -> SampleIndex:
     outputs = outputs_of(config)
     in_order({name: node.get("dependencies") or [] for name, node in outputs.items()})
+    for name, node in outputs.items():
+        if node.get("dependencies") and class_constants(node["decoder"]["_target_"])["starts_from_data"]:
+            raise ConfigError(
+                "This decoder starts from the encoder's features of the training images, before any output is there.",
+                given=f"outputs.{name}.dependencies with {node['decoder']['_target_']}",
+                override=f"outputs.{name}.dependencies=[]",
+            )
     names = outputs[main_output(config)]["decoder"].get("class_names")
     if names is not None and config["data"].get("class_names", names) is None:
         config["data"]["class_names"] = names
@@ -357,6 +365,23 @@ def _views(config: Mapping[str, Any]) -> None:
             given=f"{compared[0]} with augmentation=none",
             expected="an augmentation that changes what should not matter",
             override="augmentation=views",
+        )
+
+
+def _labels(config: Mapping[str, Any], index: SampleIndex) -> None:
+    """Refuse a loss that compares images by their labels where there are none."""
+    needing = [
+        part["_target_"]
+        for node in outputs_of(config).values()
+        for part in loss_parts(node["loss"])
+        if node["task"] == "embedding" and class_constants(part["_target_"]).get("needs_target")
+    ]
+    if needing and index.target is None:
+        raise ConfigError(
+            "The loss compares images by their labels, and the data have none.",
+            given=f"{needing[0]} with {index.origin}",
+            expected="data with labels, or a loss that needs none",
+            override=["loss=nt_xent_loss", "data.target=COLUMN"],
         )
 
 

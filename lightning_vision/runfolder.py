@@ -87,7 +87,7 @@ def announce(plan: Plan, module: VisionModule, data: VisionDataModule) -> None:
     print(f"data   {plan.index.origin}: {counts['train']} train, {counts['val']} val, {counts['test']} test")
     print(
         f"       {geometry.height} x {geometry.width} pixels, {geometry.num_channels} channels, "
-        f"{target.num_classes} classes"
+        + (f"{target.num_classes} classes" if target.num_classes else "no labels")
     )
     names = " > ".join([type(module.encoder).__name__, " + ".join(" > ".join(parts) for parts in heads)])
     print(f"model  {names}: {total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained")

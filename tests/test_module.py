@@ -96,6 +96,30 @@ class TestRandomNumbersOfAStep:
         assert all(0 <= s < 2**63 for s in seeds)
 
 
+class Doubled(nn.Module):
+    """Adds one to all that it is given, and remembers how much that was."""
+
+    each_input = True
+
+    def forward(self, image: Tensor, target: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        self.seen = tuple(image.shape)
+        image = image.clone()
+        image[::2] += 1
+        return image, target
+
+
+def test_colours_change_in_each_image_of_a_sample_by_itself() -> None:
+    doubled = Doubled()
+    module = build(augmentation=[doubled])
+    module.geometry = Geometry(8, 8, 3, 2)
+    image = torch.randint(0, 250, (4, 6, 8, 8), dtype=torch.uint8)
+    given = {"image": image, "target": torch.tensor([0, 1, 2, 0]), "index": torch.arange(4)}
+    changed = module._augmented(given, torch.Generator())  # type: ignore[arg-type]
+    assert doubled.seen == (8, 3, 8, 8)
+    assert torch.equal(changed["image"][:, :3], image[:, :3] + 1)
+    assert torch.equal(changed["image"][:, 3:], image[:, 3:])
+
+
 def test_an_empty_batch_of_a_short_rank_counts_for_nothing() -> None:
     module = build().eval()
     module.validation_step(batch(), 0)

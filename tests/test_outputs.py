@@ -114,8 +114,9 @@ def test_an_output_beside_others_learns_what_it_learns_alone(table: Path, tmp_pa
     """With weight 0 for the others, and nothing depending on it, an output trains as if it were the only one."""
     alone = {"label": {"decoder": "classifier"}}
     both = {**alone, "size": {"decoder": "classifier", "weight": 0.0}}
+    labels = {"data.ignore_index": None, "data.class_names": None}
     first, second = (
-        lv.fit(**settings(table, tmp_path / name, outputs, values={"data.ignore_index": None, "data.class_names": None}))
+        lv.fit(**settings(table, tmp_path / name, outputs, values=labels))
         for name, outputs in (("alone", alone), ("both", both))
     )
     # A single output among `outputs` has the plain names of figures.

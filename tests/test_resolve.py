@@ -34,7 +34,8 @@ class TestDecisions:
 
     def test_of_a_label(self, table: Path) -> None:
         found = plan(table, "decoder=classifier")
-        assert (found.config["task"], found.config["monitor"], found.target.kind) == ("classification", "val/accuracy", "label")
+        decided = (found.config["task"], found.config["monitor"], found.target.kind)
+        assert decided == ("classification", "val/accuracy", "label")
         assert "label" in found.reasons["task"]
 
     def test_every_decision_is_written_with_a_reason(self, table: Path) -> None:

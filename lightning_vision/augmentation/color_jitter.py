@@ -36,6 +36,8 @@ class ColorJitter(nn.Module):
     """
 
     injected: ClassVar[tuple[str, ...]] = ()
+    # Of a sample of several images each changes by itself: it needs to know which channels are colours.
+    each_input: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -100,10 +100,12 @@ class Anomaly(Task):
         confusion = confusion_of(computed)
         if confusion is None:
             return figures | dict.fromkeys(DECIDED, math.nan)
+        recall = metrics.recall(confusion)[1].item()
         return figures | {
-            "f1": metrics.dice(confusion)[1].item(),
+            # Without anomalies false alarms would make it 0, and no alarms NaN.
+            "f1": math.nan if math.isnan(recall) else metrics.dice(confusion)[1].item(),
             "precision": metrics.precision(confusion)[1].item(),
-            "recall": metrics.recall(confusion)[1].item(),
+            "recall": recall,
             "accuracy": metrics.accuracy(confusion).item() if confusion.any() else math.nan,
         }
 

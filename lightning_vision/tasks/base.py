@@ -42,6 +42,7 @@ class Task(ABC):
         default_decoder: A decoder to suggest.
         monitor: The figure of ``monitor=auto``, of the validation split.
         shown: The figures that stand in the line of an epoch.
+        class_figures: The keys of ``per_class``.
     """
 
     name: ClassVar[str]
@@ -56,6 +57,7 @@ class Task(ABC):
     default_decoder: ClassVar[str]
     monitor: ClassVar[str]
     shown: ClassVar[tuple[str, ...]]
+    class_figures: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, target: TargetSpec) -> None:
         self.target = target

@@ -46,6 +46,7 @@ class Classification(Task):
     default_decoder: ClassVar[str] = "classifier"
     monitor: ClassVar[str] = "accuracy"
     shown: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy_macro")
+    class_figures: ClassVar[tuple[str, ...]] = ("accuracy", "precision", "f1")
 
     @property
     def _top(self) -> int | None:

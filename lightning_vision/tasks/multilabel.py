@@ -44,6 +44,7 @@ class Multilabel(Task):
     default_decoder: ClassVar[str] = "classifier"
     monitor: ClassVar[str] = "mean_average_precision"
     shown: ClassVar[tuple[str, ...]] = ("mean_average_precision", "f1")
+    class_figures: ClassVar[tuple[str, ...]] = ("average_precision", "f1")
 
     def buffers(self) -> dict[str, Tensor]:
         """The temperature, and a threshold for each label."""

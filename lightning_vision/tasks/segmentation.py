@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_vision import metrics
 from lightning_vision.inference.prediction import Place, Prediction
@@ -18,6 +18,10 @@ from lightning_vision.reports.palette import class_palette
 from lightning_vision.tasks.base import Stage, Task
 from lightning_vision.types import TargetKind
 
+# Pixels on either side of a border that mean_iou_inner leaves out.
+BORDER = 2
+IGNORED = -1
+
 if TYPE_CHECKING:
     from lightning_vision.head import Head, HeadOutput
     from lightning_vision.reports.scored import Scored
@@ -28,7 +32,9 @@ class Segmentation(Task):
 
     All figures come from one confusion matrix over the whole split, with ignored pixels left out: ``mean_iou`` (the
     published mean IoU: ``torchmetrics.MulticlassJaccardIndex``), ``pixel_accuracy``, ``mean_accuracy`` (mean of the
-    classes' recalls) and ``dice``. Classes in neither truth nor prediction are left out of the means.
+    classes' recalls), ``dice`` and ``frequency_weighted_iou``. Classes in neither truth nor prediction are left out of
+    the means. Of a test also ``mean_iou_inner``: without the pixels within two of a border between true classes, where
+    annotators disagree.
     """
 
     name: ClassVar[str] = "segmentation"
@@ -39,24 +45,29 @@ class Segmentation(Task):
     default_decoder: ClassVar[str] = "unet"
     monitor: ClassVar[str] = "mean_iou"
     shown: ClassVar[tuple[str, ...]] = ("mean_iou", "pixel_accuracy")
+    class_figures: ClassVar[tuple[str, ...]] = ("iou", "accuracy", "dice")
 
     def scores(self, stage: Stage) -> EpochScores:
         """A confusion matrix; of a test also one of each image, as long as there are few."""
-        kind = ImageScores if stage in ("test", "original") else EpochScores
+        kind = ImageScores if stage == "test" else EpochScores
         return kind(self.target.num_classes, self.target.ignore_index)
 
     def figure_names(self, stage: Stage) -> tuple[str, ...]:
-        """Mean IoU, pixel accuracy, mean class accuracy, mean Dice."""
-        return ("mean_iou", "pixel_accuracy", "mean_accuracy", "dice")
+        """Mean IoU, pixel accuracy, mean class accuracy, mean Dice, frequency-weighted IoU."""
+        names = ("mean_iou", "pixel_accuracy", "mean_accuracy", "dice", "frequency_weighted_iou")
+        return (*names, "mean_iou_inner") if stage == "test" else names
 
     def figures(self, computed: dict[str, Tensor]) -> dict[str, float]:
-        """Mean IoU, pixel accuracy, mean class accuracy, mean Dice."""
+        """Mean IoU, pixel accuracy, mean class accuracy, mean Dice, frequency-weighted IoU."""
         confusion = computed["confusion"]
+        inner = {"mean_iou_inner": metrics.iou(computed["inner"]).nanmean().item()} if "inner" in computed else {}
         return {
             "mean_iou": metrics.iou(confusion).nanmean().item(),
             "pixel_accuracy": metrics.accuracy(confusion).item(),
             "mean_accuracy": metrics.recall(confusion).nanmean().item(),
             "dice": metrics.dice(confusion).nanmean().item(),
+            "frequency_weighted_iou": metrics.frequency_weighted_iou(confusion).item(),
+            **inner,
         }
 
     def intervals(self, computed: dict[str, Tensor]) -> dict[str, Interval]:
@@ -103,24 +114,45 @@ class Segmentation(Task):
 
 
 class ImageScores(EpochScores):
-    """What ``EpochScores`` counts, and the matrix of each image."""
+    """What ``EpochScores`` counts, the matrix of each image, and the matrix of what lies inside of the true classes."""
 
     def __init__(self, num_classes: int, ignore_index: int | None = None) -> None:
         super().__init__(num_classes, ignore_index)
         self.images = PerImageConfusion(num_classes, ignore_index)
+        self.inner = EpochScores(num_classes, IGNORED)
 
     def update(self, logits: Tensor, target: Tensor, loss: Tensor | None = None) -> None:
         """Add a batch."""
         predicted = logits if logits.shape == target.shape else logits.max(1).indices
         super().update(predicted, target, loss)
         self.images.update(predicted, target)
+        left_out = near_borders(target)
+        if self.ignore_index is not None:
+            left_out = left_out | (target == self.ignore_index)
+        self.inner.update(predicted, target.long().masked_fill(left_out, IGNORED))
 
     def compute(self) -> dict[str, Tensor]:
-        """What ``EpochScores`` gives, and ``per_image`` ``(N, C, C)``, if there are few images."""
+        """What ``EpochScores`` gives, ``inner`` ``(C, C)`` and, if there are few images, ``per_image`` ``(N, C, C)``."""
         matrices = self.images.compute()
-        return super().compute() | ({} if matrices is None else {"per_image": matrices})
+        found = super().compute() | {"inner": self.inner.compute()["confusion"]}
+        return found if matrices is None else found | {"per_image": matrices}
 
     def reset(self) -> None:
         """Start anew."""
         super().reset()
         self.images.reset()
+        self.inner.reset()
+
+
+def near_borders(target: Tensor, width: int = BORDER) -> Tensor:
+    """Which pixels lie within ``width`` of a pixel of another class, bool ``(B, H, W)``.
+
+    Args:
+        target: Class maps ``(B, H, W)``; an ignored value is a class of its own here.
+        width: Pixels, also diagonally.
+    """
+    ids = target.float().unsqueeze(1)
+    size, stride = 2 * width + 1, 1
+    largest = nn.functional.max_pool2d(ids, size, stride, width)
+    smallest = -nn.functional.max_pool2d(-ids, size, stride, width)
+    return (largest != smallest).squeeze(1)

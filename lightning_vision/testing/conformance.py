@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightning_vision.decoders.base import Decoder
 from lightning_vision.encoders.base import Encoder
 from lightning_vision.losses.base import Loss
+from lightning_vision.tasks import TASKS
 from lightning_vision.types import FeatureInfo
 
 # A round one, one that no stride divides and one with a short side.
@@ -128,31 +129,64 @@ def check_decoder(decoder: Decoder, sizes: Sequence[tuple[int, int]] = SIZES) ->
 
 
 def check_loss(loss: Loss, num_classes: int, ignore_index: int | None = 255) -> None:
-    """Check value and gradient for each of the loss's tasks: scalar, finite, better for better logits, ignoring.
+    """Check value and gradient for each of the loss's tasks: scalar, finite, better for better outputs, ignoring.
 
     Args:
         loss: A loss built for ``num_classes`` and ``ignore_index``.
         num_classes: Number of classes.
         ignore_index: What the loss was told to ignore.
     """
-    assert set(loss.tasks) <= {"classification", "segmentation"}, loss.tasks
+    assert set(loss.tasks) <= set(TASKS), loss.tasks
     for task in loss.tasks:
-        shape = (6,) if task == "classification" else (2, 7, 5)
-        target = torch.arange(int(torch.tensor(shape).prod())).reshape(shape) % num_classes
-        logits = torch.randn(shape[0], num_classes, *shape[1:], requires_grad=True)
-        value = loss(logits, target)
+        logits, target, right = _example(task, num_classes)
+        known = _known(loss, logits)
+        logits.requires_grad_()
+        value = loss(logits, target, **known)
         assert value.ndim == 0, "a loss is a scalar"
         assert value.isfinite(), "a loss is finite"
         value.backward()
         assert logits.grad is not None
         assert logits.grad.isfinite().all(), "the gradient is finite"
-        assert torch.allclose(loss(logits, target.to(torch.uint8)), value), "uint8 targets count as int64 ones"
-        right = nn.functional.one_hot(target, num_classes).movedim(-1, 1).float()
-        assert loss(4 * right, target) < loss(-4 * right, target), "right logits are better than wrong ones"
+        assert torch.allclose(loss(logits, target.to(torch.uint8), **known), value), "uint8 targets count as int64 ones"
+        if right is not None:
+            assert loss(4 * right, target, **known) < loss(-4 * right, target, **known), "right outputs are better"
         for dtype in (torch.float16, torch.bfloat16):
-            assert loss(logits.detach().to(dtype), target).dtype == torch.float32, "half precision is widened"
-        if ignore_index is not None:
-            _check_ignoring(loss, logits.detach(), target, ignore_index)
+            half = loss(logits.detach().to(dtype), target, **known)
+            assert half.dtype == torch.float32, "half precision is widened"
+        if task in ("classification", "segmentation", "multilabel"):
+            chances = loss.probabilities(logits.detach())
+            assert chances.shape == logits.shape, "probabilities have the shape of the logits"
+            assert ((chances >= 0) & (chances <= 1)).all(), "probabilities lie in [0, 1]"
+        if ignore_index is not None and task in ("classification", "segmentation"):
+            _check_ignoring(loss, logits.detach(), target, ignore_index, known)
+        if task == "multilabel":
+            _check_ignoring(loss, logits.detach(), target, 255, known)
+
+
+def _example(task: str, num_classes: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Outputs and targets of a task, and outputs that are right where larger ones are."""
+    if task == "embedding":
+        return torch.randn(8, 5), torch.arange(8) // 2 % 2, None
+    if task == "anomaly":
+        return torch.rand(6) + 0.1, torch.arange(6) % 2, None
+    if task == "multilabel":
+        target = torch.arange(6 * num_classes).reshape(6, num_classes) % 2
+        return torch.randn(6, num_classes), target, 2 * target.float() - 1
+    shape = (6,) if task == "classification" else (2, 7, 5)
+    target = torch.arange(int(torch.tensor(shape).prod())).reshape(shape) % num_classes
+    right = nn.functional.one_hot(target, num_classes).movedim(-1, 1).float()
+    return torch.randn(shape[0], num_classes, *shape[1:]), target, right
+
+
+def _known(loss: Loss, logits: Tensor) -> dict[str, object]:
+    """What the loss needs beside logits and targets."""
+    inputs = torch.randn(len(logits), 3, 4, 4)
+
+    def score(x: Tensor) -> Tensor:
+        return x.flatten(1).square().sum(1)
+
+    known = {"features": torch.randn(len(logits), 7), "inputs": inputs, "score": score}
+    return {name: known[name] for name in loss.needs}
 
 
 def random_features(
@@ -189,18 +223,19 @@ def _check_gradients(module: nn.Module) -> None:
         assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
 
 
-def _check_ignoring(loss: Loss, logits: Tensor, target: Tensor, ignore_index: int) -> None:
+def _check_ignoring(loss: Loss, logits: Tensor, target: Tensor, ignore_index: int, known: dict[str, object]) -> None:
     part = target.clone()
     part.view(-1)[::3] = ignore_index
     hidden = part == ignore_index
-    moved = torch.where(hidden[:, None], torch.randn_like(logits) * 100, logits).requires_grad_()
-    value = loss(moved, part)
-    assert torch.allclose(value, loss(logits, part)), "what is ignored does not count"
+    hidden = hidden if hidden.shape == logits.shape else hidden[:, None]
+    moved = torch.where(hidden, torch.randn_like(logits) * 100, logits).requires_grad_()
+    value = loss(moved, part, **known)
+    assert torch.allclose(value, loss(logits, part, **known)), "what is ignored does not count"
     value.backward()
     assert moved.grad is not None
-    assert (moved.grad * hidden[:, None] == 0).all(), "what is ignored gets no gradient"
+    assert (moved.grad * hidden == 0).all(), "what is ignored gets no gradient"
     logits = logits.clone().requires_grad_()
-    nothing = loss(logits, torch.full_like(target, ignore_index))
+    nothing = loss(logits, torch.full_like(target, ignore_index), **known)
     assert nothing == 0, "if everything is ignored the loss is 0"
     nothing.backward()
     assert logits.grad is not None

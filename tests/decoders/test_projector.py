@@ -8,6 +8,7 @@ from torch import nn
 
 from lightning_vision.decoders.projector import ProjectorDecoder
 from lightning_vision.errors import ConfigError
+from lightning_vision.testing.conformance import check_decoder
 from lightning_vision.types import FeatureInfo
 
 INFO = FeatureInfo((6,), (4,), 6)
@@ -24,6 +25,8 @@ INFO = FeatureInfo((6,), (4,), 6)
 )
 def test_gives_vectors_of_its_size_with_gradients_to_all_parameters(arguments: dict[str, Any]) -> None:
     decoder = ProjectorDecoder(INFO, 0, **arguments)
+    check_decoder(decoder)
+    decoder.train().zero_grad()
     features = torch.randn(4, 6, requires_grad=True)
     vectors = decoder(features, (8, 8))
     assert vectors.shape == (4, arguments.get("output_size", 128))

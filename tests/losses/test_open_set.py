@@ -39,7 +39,7 @@ def naive(
 
 
 def example() -> tuple[Tensor, Tensor, Tensor]:
-    """Logits and features in float64, and a target of known and background rows (255 and, say, 2) in which class 3 is absent."""
+    """Logits and features in float64, and a target of known and background rows in which class 3 is absent."""
     generator = torch.Generator().manual_seed(5)
     logits = torch.randn(9, 4, generator=generator, dtype=torch.float64) * 2
     features = torch.randn(9, 6, generator=generator, dtype=torch.float64) * torch.arange(1, 10)[:, None]

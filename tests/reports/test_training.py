@@ -7,10 +7,11 @@ from typing import Any
 
 from lightning_vision.data.embeddings import EmbeddingCache
 from lightning_vision.decoders.classifier import ClassifierDecoder
+from lightning_vision.head import Head
 from lightning_vision.losses.cross_entropy import SoftmaxCrossEntropyLoss
 from lightning_vision.module import VisionModule
 from lightning_vision.reports.training import training_lines
-from lightning_vision.tasks import Classification
+from lightning_vision.tasks.classification import Classification
 from lightning_vision.testing.encoders import TinyEncoder
 from lightning_vision.types import IMAGENET_STATS, Geometry, TargetSpec
 
@@ -18,10 +19,13 @@ from lightning_vision.types import IMAGENET_STATS, Geometry, TargetSpec
 def module(encoder: TinyEncoder, adapter: str | None = None, **more: Any) -> VisionModule:
     return VisionModule(
         encoder,
-        None,
-        ClassifierDecoder(encoder.info, 2),
-        SoftmaxCrossEntropyLoss(2),
-        Classification(TargetSpec("label", ("a", "b"))),
+        {
+            "output": Head(
+                ClassifierDecoder(encoder.info, 2),
+                Classification(TargetSpec("label", ("a", "b"))),
+                SoftmaxCrossEntropyLoss(2),
+            )
+        },
         Geometry(8, 8, 3),
         IMAGENET_STATS,
         config={"encoder": {"adapter": adapter}},

@@ -193,7 +193,7 @@ def test_without_anomalies_the_threshold_is_a_quantile_of_the_normal_scores() ->
     model.task.learn(model, computed)
     assert decoder_threshold(model) == pytest.approx(np.quantile(score.numpy(), 0.95), rel=1e-5)
     figures = model.task.figures(computed)
-    assert math.isnan(figures["auroc"])
+    assert all(math.isnan(figures[name]) for name in ("auroc", "f1", "recall"))
     assert figures["accuracy"] == pytest.approx((score.numpy() < decoder_threshold(model)).mean())
 
 
@@ -235,6 +235,47 @@ def test_without_anomalies_in_validation_the_loss_is_monitored(discs: Path, tmp_
     assert 0 <= result.metrics["test/auroc"] <= 1
     odd = rewritten(discs, "odd_val.csv", lambda row: None if row["split"] == "val" and row["label"] == "blue" else row)
     assert plan(settings(odd, tmp_path / "run")).config["monitor"] == "train/loss"
+
+
+def test_without_validation_there_are_scores_and_no_threshold(discs: Path, tmp_path: Path) -> None:
+    table = rewritten(discs, "no_val.csv", lambda row: None if row["split"] == "val" else row)
+    result = lv.fit(**settings(table, tmp_path / "run", values={"data.val_fraction": 0}))
+    assert result.module.config["monitor"] == "train/loss"
+    assert 0 <= result.metrics["test/auroc"] <= 1
+    assert math.isnan(result.metrics["test/f1"])
+    assert (result.folder / "plots" / "predictions.png").is_file()
+    assert not (result.folder / "plots" / "confusion.png").exists()
+    with Anomaly(TARGET).writer(tmp_path, None) as writer:
+        writer.add(lv.predict(result.module, str(discs.parent / "33.png"))[0])
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["label"], row["threshold"]) == ("", "")
+
+
+def test_one_of_several_outputs(discs: Path, tmp_path: Path) -> None:
+    def stated(row: dict[str, str]) -> dict[str, str]:
+        return {**row, "state": {"red": "scratched", "blue": "good"}[row["label"]]}
+
+    words = settings(rewritten(discs, "stated.csv", stated), tmp_path / "run")
+    for key in ("data.target", "decoder.normal_class", "decoder.output_size"):
+        del words["overrides"][key]
+    del words["decoder"]
+    words["outputs"] = {
+        "label": {"decoder": "classifier"},
+        "state": {"decoder": "anomaly", "loss": "drocc"},
+    }
+    result = lv.fit(**words)
+    assert result.module.config["outputs"]["state"]["decoder"]["normal_class"] == "good"
+    # The other output learns from all rows, this one from its normal ones.
+    assert result.metrics["test/label/accuracy"] >= 0
+    assert result.metrics["test/state/images/good"] == 4
+    assert 0 <= result.metrics["test/state/auroc"] <= 1
+    assert (result.folder / "plots" / "state" / "scores.png").is_file()
+    found = lv.predict(result.checkpoint, str(discs.parent / "33.png"))[0].outputs
+    assert found["label"].label in ("blue", "red")
+    assert found["state"].score is not None
+    again = lv.test(result.checkpoint, overrides={"output_dir": str(tmp_path / "test")})
+    assert again.metrics["test/state/auroc"] == result.metrics["test/state/auroc"]
 
 
 def test_training_rows_are_normal_unless_the_loss_learns_from_anomalies(discs: Path, tmp_path: Path) -> None:

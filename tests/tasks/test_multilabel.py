@@ -55,7 +55,8 @@ def test_it_learns_what_is_on_the_images(trained: lv.Result) -> None:
     # Colours are told apart by a mean over pixels; not by luck: the same seed gives the same figures.
     assert trained.metrics["test/average_precision/blue"] > 0.95
     assert trained.metrics["test/average_precision/red"] > 0.95
-    assert 0 <= trained.metrics["test/mean_average_precision/ci95_low"] <= trained.metrics["test/mean_average_precision"]
+    low = trained.metrics["test/mean_average_precision/ci95_low"]
+    assert 0 <= low <= trained.metrics["test/mean_average_precision"]
 
 
 def test_what_was_fitted_on_validation_is_in_the_checkpoint(trained: lv.Result) -> None:
@@ -107,7 +108,7 @@ def test_predictions_are_written(trained: lv.Result, table: Path, tmp_path: Path
     ("values", "says"),
     [
         ({"loss": "softmax_cross_entropy", "task": "multilabel"}, "does not serve the task"),
-        ({"calibrate": "thresholds", "task": "classification", "data.target": "label"}, "no.* a threshold to fit|Nothing"),
+        ({"calibrate": "thresholds", "task": "classification", "data.target": "label"}, "a threshold to fit"),
     ],
 )
 def test_what_does_not_go_together_is_refused(table: Path, tmp_path: Path, values: dict[str, Any], says: str) -> None:

@@ -135,6 +135,7 @@ class TargetSettings:
     test_fraction: float
     colors: Sequence[str] | None = None
     unknown: Sequence[str] | None = None
+    label_map: str | Mapping[str, str] | None = None
 
     def labels(
         self,
@@ -146,9 +147,9 @@ class TargetSettings:
     ) -> RawLabels:
         """The labels of the main target; ``class_names`` are what the data say, where the settings say nothing."""
         names = self.class_names
-        if names is None and class_names is not None:
+        if names is None and class_names is not None and self.label_map is None:
             names = [name for name in class_names if name not in (self.unknown or ())]
-        return RawLabels(kind, columns, flags, separator, names, self.num_classes, self.unknown)
+        return RawLabels(kind, columns, flags, separator, names, self.num_classes, self.unknown, self.label_map)
 
 
 def build_index(

@@ -51,6 +51,8 @@ class FolderSource(Source):
         class_names: Names in the order of their ids: a list, or a file with one a line. null = found in the data.
         num_classes: Number of classes, compared with the data. null = found in the data.
         unknown: Folders whose images are of none of the classes, in any split (open-set recognition).
+        label_map: From labels as they are written to class names: a map, or a file (JSON, YAML, or lines
+            ``label,name``). Several labels may have one name.
         ignore_index: Mask value left out of loss and metrics.
         mask_values: ``index``: the value is the class id; ``binary``: 0 and 255; ``threshold``: from 128 on is
             foreground; ``color``: the colour names the class; ``auto``: found in the files.
@@ -67,6 +69,7 @@ class FolderSource(Source):
         class_names: str | list[str] | None = None,
         num_classes: Annotated[int | None, Between(2, 65536)] = None,
         unknown: list[str] | None = None,
+        label_map: str | dict[str, str] | None = None,
         ignore_index: Annotated[int | None, Between(0, 255)] = None,
         mask_values: Literal["auto", "index", "binary", "threshold", "color"] = "auto",
         colors: list[str] | None = None,
@@ -74,7 +77,7 @@ class FolderSource(Source):
         self.path = path
         self.masks = masks
         self.settings = TargetSettings(
-            class_names, num_classes, ignore_index, mask_values, val_fraction, test_fraction, colors, unknown
+            class_names, num_classes, ignore_index, mask_values, val_fraction, test_fraction, colors, unknown, label_map
         )
 
     def target_kind(self, wanted: TargetKind) -> TargetKind | None:
@@ -84,7 +87,8 @@ class FolderSource(Source):
         if any(self._pair(tree, folder) is not None for folder in levels):
             return wanted if wanted == "mask" else None
         classes = {name.lower() for folder in levels for name in tree.folders(folder)}
-        return None if wanted == "mask" or classes <= set(IMAGE_FOLDERS) else wanted
+        loose = classes <= set(IMAGE_FOLDERS) or all(split_id(name) is not None for name in classes)
+        return None if wanted == "mask" or loose else wanted
 
     def read(
         self,
@@ -113,6 +117,9 @@ class FolderSource(Source):
             for pair, part in pairs:
                 if pair is not None:
                     samples.add_masks(tree, *pair, part, problems)
+        elif wanted is None:
+            for folder, part in levels:
+                samples.add_images(tree, folder, part)
         else:
             for folder, part in levels:
                 samples.add_classes(tree, folder, part)
@@ -257,6 +264,14 @@ class _Samples:
                 self.split.append(part)
         # Files beside the class folders belong to none; the count tells of them.
         tree.ignored += [os.path.join(folder, name) for name in tree.files(folder)]
+
+    def add_images(self, tree: _Tree, folder: str, part: int | None) -> None:
+        """Add all images, wherever they lie; those in folders named train, val and test are of that split."""
+        for image in tree.images(folder):
+            above = os.path.relpath(image, folder or ".").split(os.sep)
+            self.image.append(image)
+            self.target.append("")
+            self.split.append(part if part is not None or len(above) == 1 else split_id(above[0]))
 
     def add_masks(self, tree: _Tree, images: str, masks: str, part: int | None, problems: Problems) -> None:
         by_key: dict[str, str] = {}

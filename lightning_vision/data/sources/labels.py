@@ -12,6 +12,7 @@ import numpy.typing as npt
 from lightning_vision.data.class_names import check_coverage, encode_labels, not_in_train, read_class_names
 from lightning_vision.data.index import FurtherTarget, PackedStrings
 from lightning_vision.data.label_cells import encode_flags, encode_sets, has_lists, is_list, is_set, names_in
+from lightning_vision.data.label_map import apply_label_map, read_label_map
 from lightning_vision.data.label_sets import NO, LabelSets
 from lightning_vision.data.sources.problems import Problems
 from lightning_vision.errors import ConfigError, DataError, listed
@@ -34,6 +35,7 @@ class RawLabels:
         class_names: Names in the order of their ids: a list, or a file; None = found in the data.
         num_classes: Number of classes, compared with the data; None = found in the data.
         unknown: Labels that mean none of the classes.
+        label_map: From labels to class names: a map, or a file.
     """
 
     kind: TargetKind
@@ -43,6 +45,7 @@ class RawLabels:
     class_names: str | Sequence[str] | None = None
     num_classes: int | None = None
     unknown: Sequence[str] | None = None
+    label_map: str | Mapping[str, str] | None = None
 
     @property
     def cells(self) -> PackedStrings:
@@ -75,6 +78,20 @@ class RawLabels:
                 )
             )
             return None, np.zeros(len(self.cells), np.bool_)
+        cells = self.cells
+        label_map = read_label_map(self.label_map, folder)
+        if label_map is not None and self.kind == "labels":
+            problems.error(
+                ConfigError(
+                    "data.label_map is for one label an image",
+                    given="data.label_map with sets of labels",
+                    override="data.label_map=null",
+                )
+            )
+        elif label_map is not None:
+            cells = apply_label_map(cells, label_map, where, problems.error, [str(word) for word in self.unknown or ()])
+            # The names in the order of the map, also those that no row has.
+            names = names or tuple(dict.fromkeys(label_map.values()))
         if self.kind == "label":
             unknown = tuple(dict.fromkeys(str(word).strip() for word in self.unknown or ()))
 
@@ -83,7 +100,7 @@ class RawLabels:
                     error.overrides.insert(0, "task=multilabel")
                 problems.error(error)
 
-            label, found = encode_labels(self.cells, where, names, self.num_classes, report, unknown)
+            label, found = encode_labels(cells, where, names, self.num_classes, report, unknown)
             ignored = len(found) if unknown else None
             return FurtherTarget(TargetSpec("label", found, ignore_index=ignored), label), label < 0
         if self.unknown:
@@ -98,8 +115,7 @@ class RawLabels:
         if self.flags:
             labels, found, wrong = encode_flags(self.columns, where, names, self.num_classes, problems.error)
         else:
-            cells, separator = self.cells, self.separator
-            labels, found, wrong = encode_sets(cells, separator, where, names, self.num_classes, problems.error)
+            labels, found, wrong = encode_sets(cells, self.separator, where, names, self.num_classes, problems.error)
         if not found:
             if len(labels):
                 column = listed(self.columns)

@@ -69,6 +69,8 @@ class TableSource(Source):
         class_names: Names in the order of their ids: a list, or a file with one a line. null = found in the data.
         num_classes: Number of classes, compared with the data. null = found in the data.
         unknown: Labels that mean none of the classes, in any split (open-set recognition).
+        label_map: From labels as they are written to class names: a map, or a file (JSON, YAML, or lines
+            ``label,name``). Several labels may have one name.
         ignore_index: Mask value left out of loss and metrics.
         mask_values: ``index``: the value is the class id; ``binary``: 0 and 255; ``threshold``: from 128 on is
             foreground; ``color``: the colour names the class; ``auto``: found in the files.
@@ -91,6 +93,7 @@ class TableSource(Source):
         class_names: str | list[str] | None = None,
         num_classes: Annotated[int | None, Between(2, 65536)] = None,
         unknown: list[str] | None = None,
+        label_map: str | dict[str, str] | None = None,
         ignore_index: Annotated[int | None, Between(0, 255)] = None,
         mask_values: Literal["auto", "index", "binary", "threshold", "color"] = "auto",
         colors: list[str] | None = None,
@@ -104,7 +107,7 @@ class TableSource(Source):
         self.group = group
         self.root = root
         self.settings = TargetSettings(
-            class_names, num_classes, ignore_index, mask_values, val_fraction, test_fraction, colors, unknown
+            class_names, num_classes, ignore_index, mask_values, val_fraction, test_fraction, colors, unknown, label_map
         )
         self._opened: Table | None = None
 
