@@ -31,7 +31,7 @@ from lightning_vision.head import Head, HeadOutput
 from lightning_vision.inlet import Inlet, reduce_cells
 from lightning_vision.losses.base import Loss
 from lightning_vision.module import VisionModule
-from lightning_vision.outputs import OutputPlan, columns_of, in_order, outputs_of
+from lightning_vision.outputs import OutputPlan, columns_of, in_order, monitors_of, outputs_of
 from lightning_vision.resolve import Plan, calibrated
 from lightning_vision.signatures import class_constants
 from lightning_vision.tasks import task_class
@@ -58,7 +58,8 @@ def build_module(plan: Plan) -> VisionModule:
     if not plan.encoder_rebuild:
         for _, head in module.named_heads():
             head.decoder.start(encoder, head.task.target.class_names)
-    _check_monitor(config["monitor"], module)
+    for monitor in monitors_of(config):
+        _check_monitor(monitor, module)
     _decide_embeddings(plan, module)
     return module
 

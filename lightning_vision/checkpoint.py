@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_vision.data.geometry import sampled_channels
 from lightning_vision.data.mask_colors import hex_color
 from lightning_vision.errors import CheckpointError, listed
-from lightning_vision.outputs import SINGLE
+from lightning_vision.outputs import OF, SINGLE
 from lightning_vision.overrides import override
 from lightning_vision.runfolder import find_checkpoint
 from lightning_vision.types import Geometry, PixelStats, TargetSpec
@@ -125,25 +125,27 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
             expected=f"format {FORMAT_VERSION} or older",
             override="pip install --upgrade lightning_vision",
         )
-    if version == 1:
-        _from_version_1(checkpoint)
+    upgrade(checkpoint)
     return checkpoint
 
 
-def _from_version_1(checkpoint: dict[str, Any]) -> None:
+def upgrade(checkpoint: dict[str, Any]) -> None:
     """Bring a checkpoint of the first format, which knew one output without a name, to the present one."""
     kept = checkpoint[KEY]
+    if kept["format_version"] > 1:
+        return
+    kept["format_version"] = FORMAT_VERSION
     kept["outputs"] = {SINGLE: {"task": kept.pop("task"), "target": kept.pop("target")}}
     preprocessing = kept.get("config", {}).get("preprocessing", {})
     if "bad_image" in preprocessing:  # its name in the first checkpoints
         preprocessing["on_bad_image"] = preprocessing.pop("bad_image")
     of_head = ("neck.", "decoder.", "loss.")
     checkpoint["state_dict"] = {
-        f"heads.{SINGLE}.{key}" if key.startswith(of_head) else key: value
+        f"heads.{OF}{SINGLE}.{key}" if key.startswith(of_head) else key: value
         for key, value in checkpoint["state_dict"].items()
     }
     if kept["outputs"][SINGLE]["task"] == "classification":
-        checkpoint["state_dict"][f"heads.{SINGLE}.temperature"] = torch.ones(())
+        checkpoint["state_dict"][f"heads.{OF}{SINGLE}.temperature"] = torch.ones(())
 
 
 def _reason(error: Exception) -> str:

@@ -171,10 +171,8 @@ class Head(nn.Module):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return what predictions show of logits ``(B, C, ...)``, at the fitted temperature."""
-        return self.task.probabilities(self, self.tempered(logits))
+        return self.task.probabilities(self, logits)
 
     def tempered(self, logits: Tensor) -> Tensor:
         """Divide logits by the fitted temperature; not while it is being fitted."""
-        if self.calibrating or "temperature" not in self.task.calibrates:
-            return logits
-        return logits / self.temperature.to(logits.dtype)
+        return logits if self.calibrating else logits / self.temperature.to(logits.dtype)

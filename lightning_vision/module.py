@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal, cast
@@ -14,16 +14,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
+from lightning_vision.augmentation.batches import augmented
 from lightning_vision.callbacks.unfreeze import FreezeEncoder
-from lightning_vision.checkpoint import pack, restore_encoder_weights
+from lightning_vision.checkpoint import pack, restore_encoder_weights, upgrade
 from lightning_vision.data.embeddings import EmbeddingCache
 from lightning_vision.decoders.base import Decoder
 from lightning_vision.encoders.base import Encoder
 from lightning_vision.head import Head, HeadOutput
-from lightning_vision.inference.restore import restore_size
+from lightning_vision.inference.original import score_at_original_size
 from lightning_vision.inlet import Features
 from lightning_vision.optim import learning_rates, parameter_groups
-from lightning_vision.outputs import in_order
+from lightning_vision.outputs import OF, in_order, monitors_of
 from lightning_vision.tasks.base import Task
 from lightning_vision.types import Batch, Geometry, PixelStats
 
@@ -100,7 +101,9 @@ class VisionModule(LightningModule):
         super().__init__()
         self.normalize = Normalize(pixel_stats)
         self.encoder = encoder
-        self.heads = nn.ModuleDict(heads)
+        self.names = tuple(heads)
+        # With a prefix, because torch's ModuleDict refuses the names of its own methods, such as ``keys`` and ``cpu``.
+        self.heads = nn.ModuleDict({f"{OF}{name}": head for name, head in heads.items()})
         self._order = in_order({name: head.dependencies for name, head in heads.items()})
         self.augmentation = nn.ModuleList(augmentation or [])
         self.geometry = geometry
@@ -125,11 +128,11 @@ class VisionModule(LightningModule):
 
     def named_heads(self) -> list[tuple[str, Head]]:
         """Name and head of every output."""
-        return [(name, cast(Head, head)) for name, head in self.heads.items()]
+        return list(zip(self.names, cast("Iterable[Head]", self.heads.values()), strict=True))
 
     def head(self, name: str | None = None) -> Head:
         """The head of an output; without a name the first, which most models have alone."""
-        return cast(Head, self.heads[name if name is not None else next(iter(self.heads))])
+        return cast(Head, self.heads[f"{OF}{self.names[0] if name is None else name}"])
 
     @property
     def decoder(self) -> Decoder:
@@ -173,12 +176,7 @@ class VisionModule(LightningModule):
 
     def encode(self, pixels: Tensor) -> dict[str, Features]:
         """Return the encoder's features of normalised images, each kind that some head takes."""
-        ways: dict[str, Callable[[Tensor], Features]] = {
-            "embedding": self.encoder.embed,
-            "logits": self.encoder.classify,
-            "pyramid": self.encoder.pyramid,
-        }
-        return {kind: ways[kind](pixels) for kind in self.consumed}
+        return self.encoder.features(pixels, self.consumed)
 
     @property
     def consumed(self) -> tuple[str, ...]:
@@ -191,7 +189,7 @@ class VisionModule(LightningModule):
         for name in self._order:
             head = self.head(name)
             found[name] = head(features[head.consumes], size, found)
-        return found if list(found) == list(self.heads) else {name: found[name] for name in self.heads}
+        return {name: found[name] for name in self.names}
 
     @torch.no_grad()
     def encode_to_store(self, image: Tensor) -> list[Tensor]:
@@ -242,7 +240,8 @@ class VisionModule(LightningModule):
         modes = {module: module.training for module in self.modules()}
         self.eval()
         for head in heads:
-            features = (self._features_for(head, batch, size) for batch in data.train_rows_dataloader())
+            batches = (batch for batch in data.train_rows_dataloader() if len(batch["index"]))
+            features = (self._features_for(head, batch, size) for batch in batches)
             with self.trainer.precision_plugin.forward_context():
                 head.decoder.start_from(features, size)
         for module, training in modes.items():
@@ -290,30 +289,18 @@ class VisionModule(LightningModule):
         return max(head.views for _, head in self.named_heads())
 
     def _augmented(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Return the batch with random changes; where a loss compares views, each sample several times."""
-        changed = dict(batch)
-        if self.views > 1:
-            if "blank" in batch:  # what is black everywhere looks alike, and says nothing
-                changed = {key: _taken(value, ~batch["blank"]) for key, value in batch.items()}
-            changed = {key: _repeated(value, self.views) for key, value in changed.items()}
-        image, target = cast(Tensor, changed["image"]), cast("Tensor | None", changed.get("target"))
-        inputs = self.geometry.num_inputs
-        for transform in self.augmentation:
-            if inputs > 1 and getattr(transform, "each_input", False):
-                apart = image.unflatten(1, (inputs, -1)).flatten(0, 1)
-                image = transform(apart, None, generator)[0].unflatten(0, (-1, inputs)).flatten(1, 2)
-            else:
-                image, target = transform(image, target, generator)
-        changed["image"] = image
-        if target is not None:
-            changed["target"] = target
-        return cast(Batch, changed)
+        transforms = cast("list[nn.Module]", list(self.augmentation))
+        return augmented(batch, transforms, generator, self.views, self.geometry.num_inputs)
 
-    def _outputs_and_losses(self, batch: Batch) -> tuple[dict[str, HeadOutput], dict[str, Tensor]]:
+    def _outputs_and_losses(
+        self, batch: Batch, compared: bool | None = None
+    ) -> tuple[dict[str, HeadOutput], dict[str, Tensor]]:
+        """Outputs of a batch, and the losses; ``compared``: of the heads that compare views, or of the others alone."""
         outputs, inputs, outputs_of = self._outputs(batch)
         losses = {
             name: head.loss_of(outputs[name], head.target(batch), inputs, partial(self._score, outputs_of, name))
             for name, head in self.named_heads()
+            if compared is None or compared == (head.views > 1)
         }
         return outputs, losses
 
@@ -385,28 +372,7 @@ class VisionModule(LightningModule):
         outputs = self._evaluate(batch, batch_idx, "test")
         for name, head in self.named_heads():
             if head.original_scores is not None and outputs is not None:
-                self._score_original(head, outputs[name].logits, batch)
-
-    def _score_original(self, head: Head, logits: Tensor, batch: Batch) -> None:
-        """Count the masks of a batch at the size of their own files."""
-        assert head.original_scores is not None
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        blank = batch["blank"].tolist() if "blank" in batch else [False] * len(logits)
-        for row, sample, unread in zip(batch["index"].tolist(), logits, blank, strict=True):
-            if unread:
-                continue
-            mask = torch.as_tensor(data.original_mask(row)).to(logits.device)
-            size = (mask.shape[-2], mask.shape[-1])
-            resize = data.preprocessing.resize
-            if resize.method == "interpolate":
-                resized = restore_size(sample, size, resize)
-            else:
-                # Counted in the image's pixels, where a mask may be coarser or finer.
-                resized = restore_size(sample, data.original_size(row), resize)
-                resized = nn.functional.interpolate(resized.unsqueeze(0), size, mode="nearest-exact")[0]
-            # Pixels that the crop left out have no prediction and are not scored.
-            known = ~resized.isnan().any(0)
-            head.original_scores.update(resized[:, known].unsqueeze(0), mask[known].unsqueeze(0))
+                score_at_original_size(head.original_scores, outputs[name].logits, batch, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def on_test_epoch_end(self) -> None:
         """Log the test figures."""
@@ -424,13 +390,11 @@ class VisionModule(LightningModule):
         # A rank with fewer rows than the others gets empty batches at the end.
         if not len(batch["index"]):
             return None
+        outputs, losses = self._outputs_and_losses(batch, compared=False)
         if self.views > 1:
-            # The loss compares views, the same in every epoch; the figures are those of the images as they are.
+            # A loss that compares views sees the same ones in every epoch; all else is of the images as they are.
             generator = torch.Generator().manual_seed(_mix(self.seed, batch_idx))
-            _, losses = self._outputs_and_losses(self._augmented(batch, generator))
-            outputs = self._outputs(batch)[0]
-        else:
-            outputs, losses = self._outputs_and_losses(batch)
+            losses |= self._outputs_and_losses(self._augmented(batch, generator), compared=True)[1]
         for name, head in self.named_heads():
             scores = head.val_scores if stage == "val" else head.test_scores
             head.calibrating = self.fitting and bool(head.calibrate)
@@ -438,13 +402,13 @@ class VisionModule(LightningModule):
         return outputs
 
     def _monitored(self, prefix: str, head: Head, computed: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The figure of one class, where a callback looks at it; those of all classes would fill the tables."""
-        monitor = str(self.config.get("monitor", ""))
-        figure, _, name = monitor.removeprefix(prefix).partition("/")
-        if not name or not monitor.startswith(prefix):
+        """The figures of classes that something looks at; those of all classes would fill the tables."""
+        asked = [monitor.removeprefix(prefix) for monitor in monitors_of(self.config) if monitor.startswith(prefix)]
+        of_class = [name for name in asked if "/" in name]
+        if not of_class:
             return {}
-        found = head.task.per_class(computed).get(figure, {})
-        return {monitor: torch.tensor(found[name])} if name in found else {}
+        found = {f"{k}/{name}": value for k, v in head.task.per_class(computed).items() for name, value in v.items()}
+        return {f"{prefix}{name}": torch.tensor(float(found[name])) for name in of_class if name in found}
 
     @property
     def fitting(self) -> bool:
@@ -512,20 +476,9 @@ class VisionModule(LightningModule):
         pack(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put back encoder weights that the checkpoint does not hold."""
+        """Bring an older checkpoint to the present format, and put back encoder weights that it does not hold."""
+        upgrade(checkpoint)
         restore_encoder_weights(self, checkpoint)
-
-
-def _taken(value: Any, rows: Tensor) -> Any:
-    """Some samples of a tensor, or of every tensor of a dict."""
-    return {key: _taken(part, rows) for key, part in value.items()} if isinstance(value, dict) else value[rows]
-
-
-def _repeated(value: Any, times: int) -> Any:
-    """Each sample of a tensor, or of every tensor of a dict, ``times`` times in a row."""
-    if isinstance(value, dict):
-        return {key: _repeated(part, times) for key, part in value.items()}
-    return value.repeat_interleave(times, 0)
 
 
 def seed_step(seed: int, device: torch.device) -> None:

@@ -100,9 +100,9 @@ def _output(name: str, given: Any) -> dict[str, Any]:
     key = f"outputs.{name}"
     if not is_name(name):
         raise ConfigError(
-            "The name of an output is a word of letters, digits and underscores that Python's dicts do not use.",
+            "The name of an output is a word of letters, digits and underscores.",
             given=key,
-            override=f"outputs.{name.strip('.- ') or 'output'}_1.decoder=unet",
+            expected="such as mask, or scene_2",
         )
     if not isinstance(given, Mapping) or not given.get("decoder"):
         raise ConfigError(

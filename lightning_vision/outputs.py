@@ -12,6 +12,8 @@ from lightning_vision.types import Between, TargetSpec
 
 # The name of the output of a model that has one.
 SINGLE = "output"
+# What stands before an output's name among the names of a model's weights.
+OF = "of_"
 OUTPUT = "lightning_vision.outputs.OutputSettings"
 Reduce = Literal["sum", "mean", "avg", "max", "concat", "last"]
 
@@ -97,11 +99,16 @@ def columns_of(config: Mapping[str, Any]) -> dict[str, str | None]:
     return {name: None if name == main else name for name in outputs_of(config)}
 
 
+def monitors_of(config: Mapping[str, Any]) -> list[str]:
+    """The figures that pick checkpoints or stop a run: the config's own, and those of callbacks that have others."""
+    callbacks = (config.get("callbacks") or {}).values()
+    found = [config.get("monitor"), *(c.get("monitor") for c in callbacks if isinstance(c, Mapping))]
+    return list(dict.fromkeys(str(monitor) for monitor in found if monitor not in (None, "auto")))
+
+
 def is_name(name: str) -> bool:
     """Whether a word can name an output: it names a module, a folder and a part of the figures' names."""
-    # torch's ModuleDict keeps the names of its own methods.
-    taken = {"clear", "items", "keys", "pop", "update", "values", "type", "train", "eval", "half", "float", "double"}
-    return name.isidentifier() and not name.startswith("_") and name not in taken | {"loss", "forward", "training"}
+    return name.isidentifier() and not name.startswith("_")
 
 
 def in_order(dependencies: Mapping[str, Sequence[str]]) -> list[str]:

@@ -8,7 +8,18 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_PATH_ENDINGS = ("path", "source", "report", "checkpoint", "weights", "dir", "folder", "class_names", "fill_value")
+_PATH_ENDINGS = (
+    "path",
+    "source",
+    "report",
+    "checkpoint",
+    "weights",
+    "dir",
+    "folder",
+    "class_names",
+    "fill_value",
+    "label_map",
+)
 _NUMBERS = re.compile(r"[+-]?\d+(\.\d*)?(,[+-]?\d+(\.\d*)?)*")
 _OVERRIDE = re.compile(r"(?P<plus>\+{0,2})(?P<key>[A-Za-z_][\w.@/\-]*)=(?P<value>.*)", re.DOTALL)
 # What Hydra's grammar reads as one plain word.
@@ -89,8 +100,14 @@ _LIST_OF_LOSSES = re.compile(r"\[\s*([\w.]+(?:\s*,\s*[\w.]+)*)\s*\]")
 
 
 def spread(word: str) -> list[str]:
-    """Return the words that a word stands for: ``loss=[NAME,NAME]`` is a combined loss with all settings of each."""
+    """Return the words that a word stands for.
+
+    ``loss=[NAME,NAME]`` is a combined loss with all settings of each. ``outputs.NAME.KEY=VALUE`` may name a setting
+    that was not given so far, for which Hydra wants plus signs.
+    """
     parts = split(word)
+    if parts is not None and parts[1].startswith("outputs.") and not parts[0]:
+        return [f"++{word}"]
     listed = _LIST_OF_LOSSES.fullmatch(parts[2]) if parts is not None and parts[1] == "loss" else None
     if listed is None:
         return [word]

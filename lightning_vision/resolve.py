@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,12 +16,15 @@ from lightning_vision.data.normal_class import as_normal_or_not, find_normal_cla
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.sources.files import FilesSource
 from lightning_vision.errors import ConfigError, listed, nearest
+from lightning_vision.monitor import decide_monitor
 from lightning_vision.options import expand, load_option
 from lightning_vision.outputs import OutputPlan, columns_of, in_order, main_output, outputs_of
 from lightning_vision.signatures import class_constants
 from lightning_vision.tasks import TASKS, task_constants, tasks_of
 from lightning_vision.types import Geometry, TargetKind, TargetSpec
 
+# Probabilities that a counter keeps (metrics/ranking.py, which imports torch).
+MAX_STORED = 20_000_000
 # What an encoder has where nothing of it is trained.
 NOT_TRAINED = {"trainable": False, "skip": True}
 # Pixels a side of the images that most published models were trained and evaluated with.
@@ -83,13 +86,15 @@ def resolve(cfg: DictConfig | Mapping[str, Any], source: str | Sequence[str] | N
     several = bool(config.get("outputs"))
     for name, node in outputs_of(config).items():
         why: dict[str, str] = {}
-        _task(node, config, why)
-        _loss(node, why)
-        reasons |= {f"outputs.{name}.{key}" if several else key: reason for key, reason in why.items()}
-        _neck(node)
-        _head(node, config["encoder"])
+        prefix = f"outputs.{name}." if several else ""
+        _task(node, config, why, prefix)
+        _loss(node, why, prefix)
+        reasons |= {f"{prefix}{key}": reason for key, reason in why.items()}
+        _neck(node, prefix)
+        _head(node, config["encoder"], prefix)
     _inputs(config)
     _views(config)
+    _weights(config)
     _background(config, reasons)
     index = _normal_or_not(_index(config), config, reasons) if source is None else _files(config, source)
     if class_constants(config["decoder"]["_target_"])["ready"]:
@@ -102,7 +107,8 @@ def resolve(cfg: DictConfig | Mapping[str, Any], source: str | Sequence[str] | N
         config["encoder"]["image_size"] = [geometry.height, geometry.width]
     _encoder_weights(config["encoder"])
     _labels(config, index)
-    _monitor(config, index, reasons)
+    index.problems = (*index.problems, *_lacking_rows(config, index))
+    decide_monitor(config, index, reasons)
     _calibrate(config, index)
     _encoder_lr(config, reasons)
     _encoder_training(config)
@@ -215,7 +221,7 @@ def targets_of(index: SampleIndex, config: Mapping[str, Any]) -> dict[str, Targe
     return {name: own if name == main else index.further_targets[name].target for name in outputs_of(config)}
 
 
-def _task(node: dict[str, Any], config: Mapping[str, Any], reasons: dict[str, str]) -> None:
+def _task(node: dict[str, Any], config: Mapping[str, Any], reasons: dict[str, str], prefix: str = "") -> None:
     output = class_constants(node["decoder"]["_target_"])["output"]
     served, task = tasks_of(output), node["task"]
     if task == "auto":
@@ -225,7 +231,7 @@ def _task(node: dict[str, Any], config: Mapping[str, Any], reasons: dict[str, st
             "The task and the decoder do not go together.",
             given=f"task={task} with a decoder that predicts {output}s ({node['decoder']['_target_']})",
             expected=f"task={' or '.join(served)} for this decoder, or another decoder for {task}",
-            override=[f"task={served[0]}", f"decoder={task_constants(task)['default_decoder']}"],
+            override=[f"{prefix}task={served[0]}", f"{prefix}decoder={task_constants(task)['default_decoder']}"],
         )
 
 
@@ -240,14 +246,15 @@ def _auto_task(node: Mapping[str, Any], config: Mapping[str, Any], output: str, 
         return "open_set", "some labels mean that an image belongs to no class"
     if "multilabel" in served and isinstance(node.get("target"), list) and len(node["target"]) > 1:
         return "multilabel", "its target is several columns"
-    if "multilabel" in served and node is config:
-        source: Any = instantiate(config["data"])
+    if "multilabel" in served:
+        own = {"target": node["target"]} if node is not config and "target" in config["data"] else {}
+        source: Any = instantiate({**config["data"], **own})
         if source.target_kind("label") == "labels":
             return "multilabel", "the data hold sets of labels"
     return served[0], f"the decoder predicts a {output} for each image"
 
 
-def _loss(node: dict[str, Any], reasons: dict[str, str]) -> None:
+def _loss(node: dict[str, Any], reasons: dict[str, str], prefix: str = "") -> None:
     task = node["task"]
     if node["loss"].get("auto"):
         name = task_constants(task)["default_loss"]
@@ -256,19 +263,27 @@ def _loss(node: dict[str, Any], reasons: dict[str, str]) -> None:
         return
     served = loss_tasks(node["loss"])
     if task not in served:
+        usual = task_constants(task)["default_loss"]
         fitting = [name for name in options_of("loss") if task in loss_tasks(load_option("loss", name))]
+        fitting.sort(key=lambda name: name != usual)
         raise ConfigError(
             "The loss does not serve the task.",
             given=f"{_loss_name(node['loss'])} (for {listed(served)}) with task {task}",
             expected=f"a loss for {task}: {listed(fitting, 40)}",
-            override=[f"loss={fitting[0]}", "loss=auto"],
+            override=[f"{prefix}loss={fitting[0]}", f"{prefix}loss=auto"],
         )
     needs = {need for part in loss_parts(node["loss"]) for need in class_constants(part["_target_"])["needs"]}
+    if "inputs" in needs and node.get("reduce_input"):
+        raise ConfigError(
+            "The loss searches around the encoder's embedding, and this output makes a vector of its own.",
+            given=f"{_loss_name(node['loss'])} with reduce_input={node['reduce_input']}",
+            override=[f"{prefix}reduce_input=null", f"{prefix}loss=auto"],
+        )
     if "features" in needs and not class_constants(node["decoder"]["_target_"])["splits"]:
         raise ConfigError(
             "The loss looks at the input of the decoder's last layer, and this decoder does not tell it.",
             given=f"{_loss_name(node['loss'])} with {node['decoder']['_target_']}",
-            override=[f"decoder={task_constants(task)['default_decoder']}", "loss=auto"],
+            override=[f"{prefix}decoder={task_constants(task)['default_decoder']}", f"{prefix}loss=auto"],
         )
 
 
@@ -288,10 +303,12 @@ def loss_tasks(node: Mapping[str, Any]) -> list[str]:
 
 
 def _loss_name(node: Mapping[str, Any]) -> str:
-    return " + ".join(part["_target_"] for part in loss_parts(node))
+    """The option that a loss came from, else its class."""
+    nodes = {load_option("loss", name).get("_target_"): name for name in reversed(options_of("loss"))}
+    return " + ".join(nodes.get(part["_target_"], part["_target_"]) for part in loss_parts(node))
 
 
-def _neck(node: dict[str, Any]) -> None:
+def _neck(node: dict[str, Any], prefix: str = "") -> None:
     """Refuse a neck that nothing would go through; ``auto`` is decided when the encoder's maps are known."""
     neck, decoder = node["neck"], node["decoder"]["_target_"]
     if not neck or neck.get("auto") or class_constants(decoder)["consumes"] == "pyramid":
@@ -300,11 +317,11 @@ def _neck(node: dict[str, Any]) -> None:
         "The neck and the decoder do not go together.",
         given=f"{neck['_target_']} with {decoder}, which takes the encoder's embedding and no maps",
         expected="neck=auto for this decoder, or a decoder of maps",
-        override=["neck=auto", f"decoder={task_constants('segmentation')['default_decoder']}"],
+        override=[f"{prefix}neck=auto", f"{prefix}decoder={task_constants('segmentation')['default_decoder']}"],
     )
 
 
-def _head(node: Mapping[str, Any], encoder: Mapping[str, Any]) -> None:
+def _head(node: Mapping[str, Any], encoder: Mapping[str, Any], prefix: str = "") -> None:
     """Refuse a decoder that lives on the encoder's pretrained weights where there are none, or no classifier."""
     constants = class_constants(node["decoder"]["_target_"])
     if not constants["ready"]:
@@ -317,13 +334,13 @@ def _head(node: Mapping[str, Any], encoder: Mapping[str, Any]) -> None:
             "The decoder applies the classifier that came with the encoder's weights, and this encoder has none.",
             given=f"{node['decoder']['_target_']} with {encoder['_target_']}",
             expected=f"an encoder with a classifier: {listed(having)}",
-            override=[f"encoder={having[0]}", f"decoder={task_constants('classification')['default_decoder']}"],
+            override=[f"encoder={having[0]}", f"{prefix}decoder={task_constants('classification')['default_decoder']}"],
         )
     if encoder.get("skip") or not encoder.get("use_pretrained", True):
         raise ConfigError(
             "The decoder lives on the encoder's pretrained weights, and they are not loaded.",
             given=f"encoder.use_pretrained={encoder.get('use_pretrained')}, encoder.skip={encoder.get('skip')}",
-            override=["encoder.use_pretrained=true encoder.skip=false", "decoder=classifier"],
+            override=["encoder.use_pretrained=true encoder.skip=false", f"{prefix}decoder=classifier"],
         )
 
 
@@ -366,6 +383,37 @@ def _views(config: Mapping[str, Any]) -> None:
             expected="an augmentation that changes what should not matter",
             override="augmentation=views",
         )
+    if compared and config["batch_size"] == 1:
+        raise ConfigError(
+            "The loss tells the views of an image from those of the others in its batch, and there are no others.",
+            given=f"batch_size=1 with {compared[0]}",
+            expected="at least 2; more are better",
+            override="batch_size=32",
+        )
+
+
+def _lacking_rows(config: Mapping[str, Any], index: SampleIndex) -> list[Problem]:
+    """Say what is not learned, because no row shows it."""
+    found = []
+    for name, node in outputs_of(config).items():
+        labels = index.main_labels if name == main_output(config) else index.further_targets.get(name)
+        if labels is None or labels.label is None:
+            continue
+        if node["task"] == "anomaly" and index.counts()["val"]:
+            normal, anomalous = occurring(labels.label, index.split, "val")
+            if not normal:
+                found.append(
+                    "no validation image is normal: no threshold is learned, and predictions are scores alone"
+                )
+            elif not anomalous:
+                found.append("no validation image is anomalous: the threshold is a quantile of the normal scores")
+        if node["task"] == "open_set":
+            counts = any(class_constants(p["_target_"])["counts_unknown"] for p in loss_parts(node["loss"]))
+            if counts and not labels.unknown(index.rows("train")):
+                found.append(f"no training image is unknown, so {_loss_name(node['loss'])} learns nothing of them")
+            if index.counts()["val"] and not labels.unknown(index.rows("val")):
+                found.append("no validation image is unknown: the threshold is where 95 % of the known ones are kept")
+    return [Problem("warning", message) for message in found]
 
 
 def _labels(config: Mapping[str, Any], index: SampleIndex) -> None:
@@ -385,27 +433,64 @@ def _labels(config: Mapping[str, Any], index: SampleIndex) -> None:
         )
 
 
+def _weights(config: Mapping[str, Any]) -> None:
+    """Refuse weights with which nothing is trained."""
+    outputs = outputs_of(config)
+    whole = []
+    for name, node in outputs.items():
+        prefix = f"outputs.{name}." if len(outputs) > 1 else ""
+        inner = [part.get("weight", 1) for part in loss_parts(node["loss"])]
+        own = node.get("weight", 1) if node is not config else 1
+        whole.append(own * node["loss"].get("weight", 1) * sum(inner))
+        if own and not whole[-1]:
+            raise ConfigError(
+                "With a weight of 0 the loss trains nothing.",
+                given=f"{prefix}loss with weight {node['loss'].get('weight')}, its parts {listed(map(str, inner))}",
+                override=f"{prefix}loss.weight=1",
+            )
+    if not any(whole):
+        raise ConfigError(
+            "With a weight of 0 for every output nothing is trained.",
+            given=listed(outputs),
+            override=f"outputs.{next(iter(outputs))}.weight=1",
+        )
+
+
 def _background(config: dict[str, Any], reasons: dict[str, str]) -> None:
     """Take the background class of a loss for what it means: rows that belong to none of the classes."""
-    node, data = config, config["data"]
-    if config.get("outputs") or node["loss"].get("background_class") is None or "unknown" not in data:
-        return
-    given = node["loss"]["background_class"]
-    name = str(given)
-    if isinstance(given, int):
-        target = read_index(config).target
-        names = target.class_names if target is not None else ()
-        if not 0 <= given < len(names):
+    data = config["data"]
+    for name, node in outputs_of(config).items():
+        key = f"outputs.{name}.loss" if config.get("outputs") else "loss"
+        given = node["loss"].get("background_class")
+        if given is None:
+            continue
+        if config.get("outputs") or "unknown" not in data:
             raise ConfigError(
-                "loss.background_class is no class of the data.",
+                "A background class is for a single output, and for data that can have unknown labels.",
+                given=f"{key}.background_class={given}",
+                expected="data=table, folder or huggingface, and no outputs",
+                override=f"{key}.background_class=null",
+            )
+        names = _class_names(config)
+        background = names[given] if isinstance(given, int) and 0 <= given < len(names) else str(given)
+        if background not in names:
+            near = nearest(str(given), names)
+            raise ConfigError(
+                f"{key}.background_class is no class of the data.",
                 given=given,
                 expected=f"a name out of {listed(names)}, or its position, 0 to {len(names) - 1}",
-                override=f"data.unknown=[{names[-1]}] loss.background_class=null",
+                nearest=near,
+                override=f"{key}.background_class={near or 'null'}",
             )
-        name = names[given]
-    data["unknown"] = [*(data["unknown"] or []), name]
-    node["loss"]["background_class"] = None
-    reasons["data.unknown"] = f"loss.background_class={given}"
+        data["unknown"] = [*(data["unknown"] or []), background]
+        node["loss"]["background_class"] = None
+        reasons["data.unknown"] = f"{key}.background_class={given}"
+
+
+def _class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The classes of the data, those that are unknown left out."""
+    index = read_index(config, strict=False)
+    return index.target.class_names if index.target is not None else ()
 
 
 def _calibrate(config: Mapping[str, Any], index: SampleIndex) -> None:
@@ -423,7 +508,16 @@ def _calibrate(config: Mapping[str, Any], index: SampleIndex) -> None:
                 expected=f"a task of {listed(able)}",
                 override="calibrate=null",
             )
-    if not index.counts()["val"]:
+    rows = index.counts()["val"]
+    targets = targets_of(index, config).values()
+    if rows * max(target.num_classes for target in targets) > MAX_STORED:
+        raise ConfigError(
+            "The validation split is too large to fit on: its probabilities are not kept.",
+            given=f"calibrate={config['calibrate']}, {rows} validation rows",
+            expected=f"at most {MAX_STORED} probabilities, rows times classes",
+            override="calibrate=null",
+        )
+    if not rows:
         raise ConfigError(
             "Temperature and thresholds are fitted on the validation split, and the data have none.",
             given=f"calibrate={config['calibrate']}",
@@ -488,84 +582,6 @@ def _encoder_weights(node: Mapping[str, Any]) -> None:
                 "encoder.trainable=false encoder.use_pretrained=true",
             ],
         )
-
-
-def _monitor(config: dict[str, Any], index: SampleIndex, reasons: dict[str, str]) -> None:
-    validated = index.counts()["val"] > 0
-    if config["monitor"] == "auto":
-        outputs = outputs_of(config)
-        name, node = next(iter(outputs.items()))
-        task = node["task"]
-        prefix = "val/" if len(outputs) == 1 else f"val/{name}/"
-        if not validated:
-            config["monitor"], reasons["monitor"] = "train/loss", "there is no validation split"
-        elif task == "anomaly" and (lacking := _lacking(index, name, config)):
-            config["monitor"] = "train/loss" if lacking == "normal" else f"{prefix}loss"
-            reasons["monitor"] = f"no validation image is {lacking}"
-        elif task == "embedding" and index.target is None:
-            config["monitor"], reasons["monitor"] = f"{prefix}loss", "the images have no labels"
-        else:
-            config["monitor"] = f"{prefix}{task_constants(task)['monitor']}"
-            reasons["monitor"] = f"the figure of {task}"
-    elif config["monitor"].startswith("test/"):
-        other = config["monitor"].replace("test/", "val/", 1)
-        raise ConfigError(
-            "A figure of the test split cannot choose the checkpoint: the test would no longer tell how well it does.",
-            given=f"monitor={config['monitor']}",
-            expected="a figure of the validation or the training split",
-            override=[f"monitor={other}", "monitor=auto"],
-        )
-    elif not validated and config["monitor"].startswith("val/"):
-        raise ConfigError(
-            "The monitored figure needs a validation split, and the data have none.",
-            given=f"monitor={config['monitor']}",
-            expected="a figure of the training split, or data with rows for val",
-            override="monitor=train/loss",
-        )
-    else:
-        _require_both(config, index)
-    fill_monitor(config)
-
-
-def _lacking(index: SampleIndex, name: str, config: Mapping[str, Any]) -> str | None:
-    """What the validation split has none of, where anomalous and normal images are to be told apart."""
-    labels = index.main_labels if name == main_output(config) else index.further_targets[name]
-    assert labels is not None
-    assert labels.label is not None
-    there = occurring(labels.label, index.split, "val")
-    return None if all(there) else "anomalous" if there[0] else "normal"
-
-
-def _require_both(config: Mapping[str, Any], index: SampleIndex) -> None:
-    """Refuse to monitor a figure of anomaly detection that is not defined on the validation split."""
-    outputs = outputs_of(config)
-    for name, node in outputs.items():
-        prefix = "val/" if len(outputs) == 1 else f"val/{name}/"
-        figure = str(config["monitor"]).removeprefix(prefix)
-        if node["task"] != "anomaly" or figure in ("loss", config["monitor"]):
-            continue
-        if lacking := _lacking(index, name, config):
-            raise ConfigError(
-                "The monitored figure needs normal and anomalous images in the validation split.",
-                given=f"monitor={config['monitor']}, and no validation image is {lacking}",
-                override=["monitor=auto", f"monitor={prefix}loss"],
-            )
-
-
-def fill_monitor(config: dict[str, Any]) -> None:
-    """Tell the callbacks what is monitored, and whether it should be large or small."""
-    for callback in (config.get("callbacks") or {}).values():
-        if not isinstance(callback, dict) or "monitor" not in callback:
-            continue
-        if callback["monitor"] == "auto":
-            callback["monitor"] = config["monitor"]
-        if callback.get("mode") == "auto":
-            callback["mode"] = better(str(callback["monitor"]))
-
-
-def better(figure: str) -> Literal["min", "max"]:
-    """Whether a figure should be small or large."""
-    return "min" if figure.endswith(("loss", "_error")) else "max"
 
 
 def _encoder_lr(config: dict[str, Any], reasons: dict[str, str]) -> None:

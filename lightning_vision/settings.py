@@ -12,6 +12,8 @@ from lightning_vision.errors import ConfigError, listed
 from lightning_vision.overrides import override
 from lightning_vision.types import TargetSpec
 
+# Settings of data that say how labels are written.
+OF_LABELS = ("unknown", "label_map", "separator")
 # All else is in the checkpoint.
 # The seed is not among them: it decides which rows are test rows where the data bring no split.
 OWN = ("action", "checkpoint", "source", "output_dir", "data", "batch_size", "trainer", "callbacks", "logger")
@@ -67,6 +69,10 @@ def for_checkpoint(saved: Mapping[str, Any], given: Mapping[str, Any], keys: Seq
             )
         elif not name or group in whole_groups:
             merged[group] = given[group]
+            if group == "data":
+                # How labels are written is a matter of the trained classes.
+                kept = {k: saved["data"].get(k) for k in OF_LABELS if f"data.{k}" not in keys and k in given["data"]}
+                merged["data"] = {**given["data"], **{k: v for k, v in kept.items() if v is not None}}
         else:
             _set(merged[group], name.split("."), given[group])
     other_data = not same_data(merged.get("data", {}), saved.get("data", {}))

@@ -67,7 +67,7 @@ def test_what_is_trained_is_exactly_what_gets_a_gradient(
     trained_step(module)
     reached = {name for name, p in module.named_parameters() if p.grad is not None}
     assert wanted == reached
-    assert any(name.startswith("heads.output.decoder.") for name in wanted)
+    assert any(name.startswith("heads.of_output.decoder.") for name in wanted)
     # Nothing that could be trained was switched off: a second pass with all gradients on reaches no more.
     encoder = module.encoder
     if encoder.trainable and encoder.adapter is None:

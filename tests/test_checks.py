@@ -126,7 +126,7 @@ def _set(root: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
         ("image_size", [32], "a list of 2", "image_size=32"),
         ("image_size", [32, 0], "at least 1", "image_size=null"),
         ("image_size", "32", "an integer", "image_size=32"),
-        ("task", "segmentatoin", "auto, classification, multilabel, segmentation", "task=segmentation"),
+        ("task", "segmentatoin", "auto, classification, multilabel, open_set, segmentation", "task=segmentation"),
         ("action", "train", "fit, test, predict, check", "action=fit"),
         ("monitor", None, "text", "monitor=auto"),
         ("optimzer", {}, "optimizer", "optimizer=adamw"),

@@ -121,7 +121,7 @@ def test_a_checkpoint_cannot_name_code_to_run(trained: lv.Result, tmp_path: Path
 
 def test_weights_that_do_not_fit_are_refused(trained: lv.Result, tmp_path: Path) -> None:
     state = checkpoints.read(trained.checkpoint)
-    del state["state_dict"]["heads.output.decoder.head.weight"]
+    del state["state_dict"]["heads.of_output.decoder.head.weight"]
     torch.save(state, tmp_path / "other.ckpt")
     with pytest.raises(lv.CheckpointError, match=r"decoder\.head\.weight"):
         lv.load(tmp_path / "other.ckpt")
@@ -192,6 +192,25 @@ def test_resume_needs_nothing_but_the_checkpoint_and_keeps_the_best(trained: lv.
     assert more.module.encoder.info == trained.module.encoder.info
     with pytest.raises(lv.ConfigError, match="lr cannot change"):
         lv.fit(checkpoint=last, lr=0.3, overrides={"output_dir": str(tmp_path)})
+
+
+def test_a_checkpoint_of_the_first_format_is_scored_and_goes_on(trained: lv.Result, tmp_path: Path) -> None:
+    last = trained.folder / "checkpoints" / "last.ckpt"
+    state = torch.load(last, weights_only=True)
+    kept = state[checkpoints.KEY]
+    # As it was written before there were several outputs.
+    ((_, output),) = kept.pop("outputs").items()
+    kept |= {**output, "format_version": 1}
+    kept["config"] = {k: v for k, v in kept["config"].items() if k not in ("outputs", "calibrate")}
+    state["state_dict"] = {k.removeprefix("heads.of_output."): v for k, v in state["state_dict"].items()}
+    torch.save(state, old := tmp_path / "old.ckpt")
+    now, before = (lv.test(file, overrides={"output_dir": str(tmp_path / "test")}).metrics for file in (last, old))
+    assert before == pytest.approx(now, nan_ok=True)
+    more = [
+        lv.fit(checkpoint=str(file), epochs=7, overrides={"output_dir": str(tmp_path / file.stem)}).module.state_dict()
+        for file in (last, old)
+    ]
+    assert all(torch.equal(value, more[1][key]) for key, value in more[0].items())
 
 
 def test_a_finished_checkpoint_is_not_trained_on(

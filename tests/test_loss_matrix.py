@@ -17,7 +17,7 @@ from lightning_vision.options import load_option
 from lightning_vision.resolve import loss_tasks
 from lightning_vision.searchpath import options_of
 from lightning_vision.tasks import TASKS, task_constants
-from lightning_vision.testing.conformance import check_loss
+from lightning_vision.testing.conformance import _example, _known, check_loss
 from lightning_vision.testing.discs import write_discs
 
 PLAIN = [name for name, file in options_of("loss").items() if "_target_" in file.read_text() and name != "combined"]
@@ -53,7 +53,14 @@ def test_the_contract(name: str) -> None:
     doubled = instantiate(
         {**load_option("loss", name), "weight": 2.0}, Loss, num_classes=4, class_names=NAMES, ignore_index=ignore
     )
-    assert doubled.weight == 2.0
+    for task in loss.tasks:
+        logits, target, _ = _example(task, 4)
+        known = _known(loss, logits)
+        values = []
+        for each in (loss, doubled):
+            torch.manual_seed(1)  # some search at random
+            values.append(each(logits, target, **known))
+        torch.testing.assert_close(values[1], 2 * values[0])
 
 
 def settings(table: Path, out: Path, loss: str, task: str) -> dict[str, Any]:

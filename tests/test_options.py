@@ -87,7 +87,6 @@ class TestOutputs:
             ({"mask": {"decoder": "unet", "reduce_input": "avrage"}}, "outputs.mask.reduce_input cannot be"),
             ({"mask": {"decoder": {"type": "unet", "num_stage": 1}}}, "no setting 'num_stage'"),
             ({"a.b": {"decoder": "unet"}}, "name of an output"),
-            ({"type": {"decoder": "unet"}}, "name of an output"),
             ({"mask": {"decoder": ["unet"]}}, "outputs.mask.decoder"),
         ],
     )

@@ -60,8 +60,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     both = [f"{row},{row}" for row in (f"photos/{i}.png" for i in range(1, 20, 2))]
     rows = [f"{pair},{('same', 'other')[i % 2]}" for i, pair in enumerate(both)]
     write_tables(home)
-    write_painted_masks(home / "painted")
     write_targets(home)
+    write_painted_masks(home / "painted")
+    shutil.copy(home / "tags.csv", home / "more_tags.csv")
+    lv.fit(
+        data="table",
+        decoder="classifier",
+        epochs=1,
+        image_size=32,
+        overrides={"data.path": str(home / "tags.csv"), "data.target": "labels", "output_dir": str(home / "tagged")},
+    )
     (home / "pairs.csv").write_text("\n".join(["left,right,label", *rows * 3]) + "\n")
     lv.fit(
         data="shapes",

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from lightning_vision.data.index import PackedStrings
 from lightning_vision.data.mask_colors import require_different
 from lightning_vision.errors import ConfigError, DataError, listed, nearest
+from lightning_vision.overrides import override
 from lightning_vision.types import SPLITS, Palette
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -138,13 +139,14 @@ def encode_labels(
     codes = {value: code for code, value in enumerate(distinct.first)}
     missing = [word for word in unknown if word not in codes]
     if missing:
+        near = nearest(missing[0], codes)
         report(
             DataError(
                 "data.unknown names labels that no row has",
                 given=listed(missing),
                 expected=f"some of {listed(codes)}",
-                nearest=nearest(missing[0], codes),
-                override="data.unknown=null",
+                nearest=near,
+                override="data.unknown=null" if near is None else override("data.unknown", [near]),
             )
         )
     both = [word for word in unknown if word in (class_names or ())]

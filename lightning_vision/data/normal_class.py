@@ -100,7 +100,7 @@ def as_normal_or_not(index: SampleIndex, normal: str, train_on_anomalies: bool) 
     problems = list(index.problems)
     if len(names) > 2:
         others = [name for name in names if name != normal]
-        problems.append(Problem("note", f"{found.target.class_names[1]}: everything but {normal}, {listed(others)}"))
+        problems.append(Problem("note", f"{found.target.class_names[1]} is everything but {normal}: {listed(others)}"))
     index = replace(index, label=found.label, target=found.target)
     left_out = (found.label == 1) & (index.split == SPLITS.index("train"))
     if left_out.any() and not train_on_anomalies:

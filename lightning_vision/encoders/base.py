@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,8 @@ class Encoder(nn.Module):
 
     A subclass builds its network in ``__init__`` (unless ``self.skip``), sets ``info`` and ``pixel_stats``, and ends
     with ``self.finish()``; it implements ``embed_features`` and ``pyramid_features`` and never sees an input that is
-    smaller than ``min_size`` or that ``multiple`` does not divide.
+    smaller than ``min_size`` or that ``multiple`` does not divide. What both begin with belongs into
+    ``shared_features``: it runs once where both are wanted, and without it the network runs once for each.
 
     Args:
         num_channels: Channels of the input; None means 3 (RGB).
@@ -105,11 +106,7 @@ class Encoder(nn.Module):
         Raises:
             ConfigError: If the image is smaller than the encoder can take, or has other channels.
         """
-        self._check_input(x)
-        if self.skip:
-            return x.mean((2, 3))
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
-            return self.embed_features(pad_to_multiple(x, self.multiple))
+        return cast(Tensor, self.features(x, ("embedding",))["embedding"])
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
         """Return feature maps, fine to coarse.
@@ -124,13 +121,7 @@ class Encoder(nn.Module):
         Raises:
             ConfigError: If the image is smaller than the encoder can take, or has other channels.
         """
-        self._check_input(x)
-        if self.skip:
-            return [x]
-        height, width = x.shape[-2:]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
-            maps = self.pyramid_features(pad_to_multiple(x, self.multiple))
-        return [m[..., : -(-height // s), : -(-width // s)] for m, s in zip(maps, self.info.strides, strict=True)]
+        return cast("list[Tensor]", self.features(x, ("pyramid",))["pyramid"])
 
     def classify(self, x: Tensor) -> Tensor:
         """Return the logits of the classifier that came with the pretrained weights.
@@ -144,11 +135,39 @@ class Encoder(nn.Module):
         Raises:
             ConfigError: If the encoder was built without its classifier, or the image does not fit.
         """
+        return cast(Tensor, self.features(x, ("logits",))["logits"])
+
+    def features(self, x: Tensor, wanted: Sequence[str]) -> dict[str, Tensor | list[Tensor]]:
+        """Return several kinds of features of the same images, from one pass of the network where that can be.
+
+        Args:
+            x: Normalised float images ``(B, num_channels, H, W)`` of any size from ``min_size`` on.
+            wanted: ``embedding``, ``pyramid``, ``logits``: what ``embed``, ``pyramid`` and ``classify`` return.
+
+        Returns:
+            Each of ``wanted`` by its name.
+
+        Raises:
+            ConfigError: As ``embed``, ``pyramid`` and ``classify`` do.
+        """
         self._check_input(x)
-        if not self.head_classes:
+        if "logits" in wanted and not self.head_classes:
             raise ConfigError("The encoder was built without the classifier of its pretrained weights.")
+        if self.skip:
+            return {kind: [x] if kind == "pyramid" else x.mean((2, 3)) for kind in wanted}
+        ways: dict[str, Callable[[Any], Tensor | list[Tensor]]] = {
+            "embedding": self.embed_features,
+            "pyramid": self.pyramid_features,
+            "logits": self.classify_features,
+        }
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
-            return self.classify_features(pad_to_multiple(x, self.multiple))
+            shared = self.shared_features(pad_to_multiple(x, self.multiple), wanted)
+            found = {kind: ways[kind](shared) for kind in wanted}
+        if "pyramid" in found:
+            height, width = x.shape[-2:]
+            levels = zip(found["pyramid"], self.info.strides, strict=True)
+            found["pyramid"] = [m[..., : -(-height // s), : -(-width // s)] for m, s in levels]
+        return found
 
     def text_classifier(self, prompts: Sequence[Sequence[str]]) -> TextClassifier:
         """Embed texts with the tower that this encoder was trained with.
@@ -212,16 +231,25 @@ class Encoder(nn.Module):
 
     # ---- what subclasses implement and use
 
-    def embed_features(self, x: Tensor) -> Tensor:
-        """Compute ``embed`` for a padded, checked input."""
+    def shared_features(self, x: Tensor, wanted: Sequence[str]) -> Any:
+        """Compute what the three methods below begin with, for a padded, checked input; here nothing: the input.
+
+        Args:
+            x: Images ``(B, num_channels, H, W)``.
+            wanted: Those that follow, for what only some of them need: ``embedding``, ``pyramid``, ``logits``.
+        """
+        return x
+
+    def embed_features(self, x: Any) -> Tensor:
+        """Compute ``embed`` from what ``shared_features`` returned."""
         raise NotImplementedError
 
-    def pyramid_features(self, x: Tensor) -> list[Tensor]:
-        """Compute ``pyramid`` for a padded, checked input; maps may be larger at the right and bottom."""
+    def pyramid_features(self, x: Any) -> list[Tensor]:
+        """Compute ``pyramid`` from what ``shared_features`` returned; maps may be larger at the right and bottom."""
         raise NotImplementedError
 
-    def classify_features(self, x: Tensor) -> Tensor:
-        """Compute ``classify`` for a padded, checked input, where the constructor took ``keep_head``."""
+    def classify_features(self, x: Any) -> Tensor:
+        """Compute ``classify`` from what ``shared_features`` returned, where the constructor took ``keep_head``."""
         raise NotImplementedError
 
     def load_pretrained_state(self, state: dict[str, Tensor], origin: str) -> None:

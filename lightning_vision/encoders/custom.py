@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, cast
 
 from torch import Tensor, nn
@@ -97,17 +97,27 @@ class CustomEncoder(Encoder):
                 state = {**state, key: adapt_conv_weight(state[key], self.num_channels)}
         load_strict(self.module, state, origin)
 
-    def embed_features(self, x: Tensor) -> Tensor:
+    def shared_features(self, x: Tensor, wanted: Sequence[str]) -> dict[str, tuple[Tensor, list[Tensor]]]:
+        """Return for each of ``wanted`` the images and the features of the module.
+
+        For the maps an image of one size is padded first, for the embedding it is not: where that makes a difference,
+        the module runs twice.
+        """
+        padded = x if self._size is None else pad_to_multiple(x, self.info.strides[-1])
+        if padded is x:
+            return dict.fromkeys(wanted, (x, self._run_sized(x)))
+        images = {kind: padded if kind == "pyramid" else x for kind in wanted}
+        return {kind: (image, self._run_sized(image)) for kind, image in images.items()}
+
+    def embed_features(self, found: dict[str, tuple[Tensor, list[Tensor]]]) -> Tensor:
         """Return the vector, or the average of the coarsest map."""
-        features = self._run(x if self._size is None else resize_image(x, self._size))[-1]
+        features = found["embedding"][1][-1]
         return features if features.ndim == 2 else features.mean((2, 3))
 
-    def pyramid_features(self, x: Tensor) -> list[Tensor]:
+    def pyramid_features(self, found: dict[str, tuple[Tensor, list[Tensor]]]) -> list[Tensor]:
         """Return the maps, fine to coarse."""
         strides = self.info.strides
-        if self._size is not None:
-            x = pad_to_multiple(x, strides[-1])
-        features = self._run(x if self._size is None else resize_image(x, self._size))
+        x, features = found["pyramid"]
         if features[0].ndim == 2:
             raise ConfigError(
                 f"{self._name} returns one vector an image, and the decoder needs maps.",
@@ -119,6 +129,9 @@ class CustomEncoder(Encoder):
             return resize_maps(features, strides, size)
         cells = [(-(-size[0] // s), -(-size[1] // s)) for s in strides]
         return [fit_to_centre(m, c) for m, c in zip(features, cells, strict=True)]
+
+    def _run_sized(self, x: Tensor) -> list[Tensor]:
+        return self._run(x if self._size is None else resize_image(x, self._size))
 
     def _run(self, x: Tensor) -> list[Tensor]:
         """Return the maps from fine to coarse, or the vector."""

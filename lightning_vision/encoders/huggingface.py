@@ -28,7 +28,7 @@ from lightning_vision.encoders.huggingface_load import (
     vision_config,
     weights_folder,
 )
-from lightning_vision.encoders.huggingface_maps import embedding, find_layout, first_conv, logits, pyramid
+from lightning_vision.encoders.huggingface_maps import Seen, embedding, find_layout, first_conv, logits, pyramid, see
 from lightning_vision.encoders.huggingface_text import embed_texts
 from lightning_vision.encoders.text import TextClassifier
 from lightning_vision.encoders.weights import adapt_conv_weight
@@ -155,17 +155,21 @@ class HuggingFaceEncoder(Encoder):
             loaded = self._load(type(self.model), None, origin, state_dict=state)
         self.model.load_state_dict(loaded.state_dict())
 
-    def embed_features(self, x: Tensor) -> Tensor:
+    def shared_features(self, x: Tensor, wanted: Sequence[str]) -> Seen:
+        """Return the output of the model that embedding and maps are made of."""
+        return see(self._base, self._layout, x, wanted)
+
+    def embed_features(self, seen: Seen) -> Tensor:
         """Return the pooled output."""
-        return embedding(self._base, self._layout, x)
+        return embedding(self._layout, seen)
 
-    def pyramid_features(self, x: Tensor) -> list[Tensor]:
+    def pyramid_features(self, seen: Seen) -> list[Tensor]:
         """Return the map of each stage, or the patch tokens of each quarter of the depth as maps."""
-        return pyramid(self._base, self._layout, x)
+        return pyramid(self._base, self._layout, seen)
 
-    def classify_features(self, x: Tensor) -> Tensor:
+    def classify_features(self, seen: Seen) -> Tensor:
         """Return the logits of the library's own classifier."""
-        return logits(self.model, self._layout, x)
+        return logits(self.model, self._layout, seen)
 
     def text_classifier(self, prompts: Sequence[Sequence[str]]) -> TextClassifier:
         """Embed texts with the tower that this encoder was trained with; it is loaded from where they came from.

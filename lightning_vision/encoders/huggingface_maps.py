@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -53,9 +53,31 @@ class Layout:
     remembers: bool = False
 
 
-def embedding(model: Any, layout: Layout, x: Tensor) -> Tensor:
+class Seen(NamedTuple):
+    """A batch of images, and what a model made of it.
+
+    Args:
+        image: The images as the model takes them.
+        size: Their height and width before that.
+        output: The output of the model, with its hidden states if they were asked for; None: it was not run.
+    """
+
+    image: Tensor
+    size: tuple[int, int]
+    output: Any = None
+
+
+def see(model: Any, layout: Layout, x: Tensor, wanted: Sequence[str]) -> Seen:
+    """Run a model for its ``embedding``, its ``pyramid``, or both."""
+    image, size = _sized(layout, x), (x.shape[-2], x.shape[-1])
+    if "pyramid" in wanted:
+        return Seen(image, size, _run(model, layout, image, output_hidden_states=True))
+    return Seen(image, size, _run(model, layout, image) if "embedding" in wanted else None)
+
+
+def embedding(layout: Layout, seen: Seen) -> Tensor:
     """Return ``(B, embed_dim)``: the pooled output, else the class token, else the mean of the last map."""
-    output = _run(model, layout, _sized(layout, x))
+    output = seen.output
     pooled = getattr(output, "pooler_output", None)
     if pooled is None:
         last = output.last_hidden_state
@@ -63,24 +85,26 @@ def embedding(model: Any, layout: Layout, x: Tensor) -> Tensor:
     return pooled.flatten(1)
 
 
-def pyramid(model: Any, layout: Layout, x: Tensor) -> list[Tensor]:
-    """Return the maps of a batch of images, fine to coarse."""
-    sized = _sized(layout, x)
-    states = _hidden_states(_run(model, layout, sized, output_hidden_states=True))
+def pyramid(model: Any, layout: Layout, seen: Seen) -> list[Tensor]:
+    """Return the maps, fine to coarse."""
+    states = _hidden_states(seen.output)
     maps = [states[i] for i in layout.levels]
     if layout.prefix is not None:
         norm = model.get_submodule(layout.norm) if layout.norm else nn.Identity()
-        rows, columns = (side // layout.strides[0] for side in sized.shape[-2:])
+        rows, columns = (side // layout.strides[0] for side in seen.image.shape[-2:])
         patches = slice(layout.prefix, layout.prefix + rows * columns)
         maps = [norm(tokens)[:, patches].mT.unflatten(2, (rows, columns)) for tokens in maps]
     if layout.fixed is not None:
-        return resize_maps(maps, layout.strides, (x.shape[-2], x.shape[-1]))
+        return resize_maps(maps, layout.strides, seen.size)
     return maps
 
 
-def logits(model: Any, layout: Layout, x: Tensor) -> Tensor:
-    """Return the output of a model with a classifier."""
-    found: Tensor = _run(model, layout, _sized(layout, x)).logits
+def logits(model: Any, layout: Layout, seen: Seen) -> Tensor:
+    """Return the output of a model with a classifier.
+
+    It runs again for them: in the library a classifier has no way from the features of its model to the logits.
+    """
+    found: Tensor = _run(model, layout, seen.image).logits
     return found
 
 
@@ -119,7 +143,7 @@ def find_layout(model: Any, num_channels: int) -> Layout:
         if not _maps_at(model, layout, num_channels, (layout.multiple, layout.multiple)):
             layout = replace(layout, least=(side, side))
         image = torch.zeros(1, num_channels, *size)
-        return replace(layout, embed_dim=embedding(model, layout, image).shape[1])
+        return replace(layout, embed_dim=embedding(layout, see(model, layout, image, ("embedding",))).shape[1])
     raise ConfigError(
         "The model gives no feature maps that can be used.",
         given=type(model).__name__,
@@ -217,7 +241,7 @@ def _multiple(model: Any, layout: Layout, num_channels: int) -> int:
 def _maps_at(model: Any, layout: Layout, num_channels: int, size: tuple[int, int]) -> list[Tensor]:
     """Return the maps at a size, none if the model cannot take it."""
     try:
-        return pyramid(model, layout, torch.zeros(1, num_channels, *size))
+        return pyramid(model, layout, see(model, layout, torch.zeros(1, num_channels, *size), ("pyramid",)))
     except SIZE_ERRORS:
         return []
 

@@ -48,13 +48,17 @@ class InputsEncoder(Encoder):
         """Return the overrides that build each encoder without weights; all have one architecture."""
         return self._encoder(0).rebuild_kwargs()
 
-    def embed_features(self, x: Tensor) -> Tensor:
-        """Return the embeddings of all images, concatenated."""
-        return torch.cat([self._encoder(i).embed(image) for i, image in enumerate(self._images(x))], 1)
+    def shared_features(self, x: Tensor, wanted: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the features of each image."""
+        return [self._encoder(i).features(image, wanted) for i, image in enumerate(self._images(x))]
 
-    def pyramid_features(self, x: Tensor) -> list[Tensor]:
+    def embed_features(self, found: list[dict[str, Any]]) -> Tensor:
+        """Return the embeddings of all images, concatenated."""
+        return torch.cat([features["embedding"] for features in found], 1)
+
+    def pyramid_features(self, found: list[dict[str, Any]]) -> list[Tensor]:
         """Return the maps of all images, concatenated level by level."""
-        pyramids = [self._encoder(i).pyramid(image) for i, image in enumerate(self._images(x))]
+        pyramids = [features["pyramid"] for features in found]
         return [torch.cat(level, 1) for level in zip(*pyramids, strict=True)]
 
     def freeze(self) -> None:

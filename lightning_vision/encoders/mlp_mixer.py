@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -90,18 +91,8 @@ class MLPMixer(Encoder):
         )
         self.finish()
 
-    def embed_features(self, x: Tensor) -> Tensor:
-        """Return the average over the patches, or all of them."""
-        x = self.norm(self._run(x)[-1])
-        if self.avg_pool:
-            return x.mean((1, 2))
-        return _to_grid(x, self.grid).flatten(1)
-
-    def pyramid_features(self, x: Tensor) -> list[Tensor]:
-        """Return the patches of each quarter of the depth as maps."""
-        return [self.norm(level).movedim(-1, 1) for level in self._run(x)]
-
-    def _run(self, x: Tensor) -> list[Tensor]:
+    def shared_features(self, x: Tensor, wanted: Sequence[str]) -> list[Tensor]:
+        """Return the patches ``(B, rows, columns, embed_size)`` behind each quarter of the depth."""
         x = self.patches(x).movedim(1, -1)
         levels = []
         for depth, block in enumerate(self.blocks, start=1):
@@ -109,6 +100,17 @@ class MLPMixer(Encoder):
             if depth in self.depths:
                 levels.append(x)
         return levels
+
+    def embed_features(self, levels: list[Tensor]) -> Tensor:
+        """Return the average over the patches, or all of them."""
+        x = self.norm(levels[-1])
+        if self.avg_pool:
+            return x.mean((1, 2))
+        return _to_grid(x, self.grid).flatten(1)
+
+    def pyramid_features(self, levels: list[Tensor]) -> list[Tensor]:
+        """Return the patches of each quarter of the depth as maps."""
+        return [self.norm(level).movedim(-1, 1) for level in levels]
 
 
 class MixerBlock(nn.Module):

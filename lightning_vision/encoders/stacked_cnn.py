@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -191,18 +192,23 @@ class StackedCNN(Encoder):
         )
         self.finish()
 
-    def embed_features(self, x: Tensor) -> Tensor:
-        """Return ``(B, output_size)``."""
+    def shared_features(self, x: Tensor, wanted: Sequence[str]) -> tuple[Tensor, ...]:
+        """Return the images and the map behind each layer; of these only the last where no pyramid is wanted."""
+        found: tuple[Tensor, ...] = (x,)
         for block in self.blocks:
             x = block(x)
-        return self.fc(average_to_grid(x, (GRID, GRID)).flatten(1))
+            found = (*found, x) if "pyramid" in wanted else (x,)
+        return found
 
-    def pyramid_features(self, x: Tensor) -> list[Tensor]:
+    def embed_features(self, found: tuple[Tensor, ...]) -> Tensor:
+        """Return ``(B, output_size)``."""
+        return self.fc(average_to_grid(found[-1], (GRID, GRID)).flatten(1))
+
+    def pyramid_features(self, found: tuple[Tensor, ...]) -> list[Tensor]:
         """Return the map behind each layer, brought to its stride's exact size."""
-        height, width = x.shape[-2:]
+        height, width = found[0].shape[-2:]
         maps = []
-        for block, (down, across), stride in zip(self.blocks, self.map_strides, self.info.strides, strict=True):
-            x = block(x)
+        for x, (down, across), stride in zip(found[1:], self.map_strides, self.info.strides, strict=True):
             level = fit_to_centre(x, (-(-height // down), -(-width // across)))
             if down != across:
                 level = average_to_grid(level, (-(-height // stride), -(-width // stride)))

@@ -6,7 +6,7 @@ import difflib
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -164,31 +164,50 @@ class TimmEncoder(Encoder):
                 fitting = {k: v for k, v in state.items() if k in own or not k.startswith(heads)}
         load_strict(self.model, fitting, origin)
 
-    def embed_features(self, x: Tensor) -> Tensor:
+    def shared_features(self, x: Tensor, wanted: Sequence[str]) -> tuple[Any, list[Tensor]]:
+        """Return what the model's head sees, and its maps, each where it is wanted.
+
+        For the maps an image of one size is padded first, for the head it is not: where that makes a difference, the
+        model runs twice.
+        """
+        if "pyramid" not in wanted:
+            return self.model.forward_features(self._sized(x)), []
+        padded = x if self._fixed_size is None else pad_to_multiple(x, max(self.info.strides))
+        sized = self._sized(padded)
+        if len(wanted) == 1:
+            final, maps = None, self._intermediates(sized)
+        elif padded is x:
+            final, maps = self._intermediates(sized, intermediates_only=False)
+        else:
+            final, maps = self.model.forward_features(self._sized(x)), self._intermediates(sized)
+        if self._fixed_size is not None:
+            return final, resize_maps(maps, self.info.strides, (padded.shape[-2], padded.shape[-1]))
+        cells = [(-(-sized.shape[-2] // s), -(-sized.shape[-1] // s)) for s in self.info.strides]
+        return final, [fit_to_centre(m, size) for m, size in zip(maps, cells, strict=True)]
+
+    def embed_features(self, found: tuple[Any, list[Tensor]]) -> Tensor:
         """Return the input of the model's last linear layer."""
-        features: Tensor = self.model.forward_head(self.model.forward_features(self._sized(x)), pre_logits=True)
+        features: Tensor = self.model.forward_head(found[0], pre_logits=True)
         return features.flatten(1)
 
-    def pyramid_features(self, x: Tensor) -> list[Tensor]:
+    def pyramid_features(self, found: tuple[Any, list[Tensor]]) -> list[Tensor]:
         """Return the map of each stage, or of four depths."""
-        if self._fixed_size is not None:
-            x = pad_to_multiple(x, max(self.info.strides))
-            return resize_maps(self._intermediates(self._sized(x)), self.info.strides, (x.shape[-2], x.shape[-1]))
-        x = self._sized(x)
-        cells = [(-(-x.shape[-2] // s), -(-x.shape[-1] // s)) for s in self.info.strides]
-        return [fit_to_centre(m, size) for m, size in zip(self._intermediates(x), cells, strict=True)]
+        return found[1]
 
-    def classify_features(self, x: Tensor) -> Tensor:
+    def classify_features(self, found: tuple[Any, list[Tensor]]) -> Tensor:
         """Return the logits of the model's own classifier."""
-        logits: Tensor = self.model(self._sized(x))
+        logits: Tensor = self.model.forward_head(found[0])
         return logits
 
-    def _intermediates(self, x: Tensor) -> list[Tensor]:
-        norm = type(self.model).__name__ not in NORM_IN_HEAD
-        maps: list[Tensor] = self.model.forward_intermediates(
-            x, indices=self._indices, norm=norm, stop_early=True, intermediates_only=True
+    def _intermediates(self, x: Tensor, intermediates_only: bool = True) -> Any:
+        """Return the maps, or both what the head sees and the maps."""
+        return self.model.forward_intermediates(
+            x,
+            indices=self._indices,
+            norm=type(self.model).__name__ not in NORM_IN_HEAD,
+            stop_early=intermediates_only,
+            intermediates_only=intermediates_only,
         )
-        return maps
 
     def _sized(self, x: Tensor) -> Tensor:
         """Resize for a model that is tied to one size, pad for one that has a smallest size."""
@@ -229,7 +248,8 @@ class TimmEncoder(Encoder):
             odd = None if one_scale else self._try(side + 1)
             takes_any = odd and all(m.shape[-1] == -(-(side + 1) // s) for m, s in zip(odd, strides, strict=True))
             self.multiple = 1 if takes_any else coarsest
-        embed_dim = self.embed_features(torch.zeros(1, self.num_channels, side, side)).shape[1]
+        image = torch.zeros(1, self.num_channels, side, side)
+        embed_dim = self.embed_features(self.shared_features(image, ("embedding",))).shape[1]
         self.train(mode)
         return FeatureInfo(tuple(m.shape[1] for m in maps), tuple(strides), embed_dim)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -106,20 +107,25 @@ class TorchvisionEncoder(Encoder):
             state[first] = adapt_conv_weight(state[first], self.num_channels)
         load_strict(self.model, state, origin)
 
-    def embed_features(self, x: Tensor) -> Tensor:
-        """Return the input of the model's last linear layer."""
-        return self.model.embed(x)
+    def shared_features(self, x: Tensor, wanted: Sequence[str]) -> tuple[Any, torch.Size]:
+        """Return what the model's stages give, and the size of the images."""
+        return self.model.levels(x), x.shape[-2:]
 
-    def pyramid_features(self, x: Tensor) -> list[Tensor]:
+    def embed_features(self, found: tuple[Any, torch.Size]) -> Tensor:
+        """Return the input of the model's last linear layer."""
+        return self.model.embed(found[0])
+
+    def pyramid_features(self, found: tuple[Any, torch.Size]) -> list[Tensor]:
         """Return the map behind each stage."""
+        levels, (height, width) = found
         return [
-            fit_to_centre(m, (-(-x.shape[-2] // s), -(-x.shape[-1] // s)))
-            for m, s in zip(self.model.pyramid(x), self._spec.strides, strict=True)
+            fit_to_centre(m, (-(-height // s), -(-width // s)))
+            for m, s in zip(self.model.pyramid(levels), self._spec.strides, strict=True)
         ]
 
-    def classify_features(self, x: Tensor) -> Tensor:
+    def classify_features(self, found: tuple[Any, torch.Size]) -> Tensor:
         """Return the logits of the model's own classifier."""
-        return self.model.classify(x)
+        return self.model.classify(found[0])
 
     @torch.no_grad()
     def _probe(self) -> FeatureInfo:
@@ -127,7 +133,8 @@ class TorchvisionEncoder(Encoder):
         mode = self.training
         self.train(False)
         image = torch.zeros(1, self.num_channels, *(max(side, 32) for side in self.min_size))
-        maps, embedding = self.model.pyramid(image), self.model.embed(image)
+        levels = self.model.levels(image)
+        maps, embedding = self.model.pyramid(levels), self.model.embed(levels)
         self.train(mode)
         return FeatureInfo(tuple(m.shape[1] for m in maps), self._spec.strides, embedding.shape[1])
 

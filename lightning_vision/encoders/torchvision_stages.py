@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -38,21 +39,26 @@ class Stages(nn.Module):
             parent, _, last = name.rpartition(".")
             delattr(self.get_submodule(parent), last)
 
-    def pyramid(self, x: Tensor) -> list[Tensor]:
-        """Return the map ``(B, C, H, W)`` behind each stage."""
+    def levels(self, x: Tensor) -> Any:
+        """Run the network: return what the methods below take, here the map ``(B, C, H, W)`` behind each stage."""
         maps = []
         for names in self._stages:
             x = self._run(names, x)
             maps.append(x.movedim(-1, 1) if self.spec.channels_last else x)
         return maps
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Return the input ``(B, D)`` of the last linear layer."""
-        return self._pool(self.pyramid(x)[-1])
+    def pyramid(self, levels: Any) -> list[Tensor]:
+        """Return the maps ``(B, C, H, W)``, fine to coarse."""
+        maps: list[Tensor] = levels
+        return maps
 
-    def classify(self, x: Tensor) -> Tensor:
+    def embed(self, levels: Any) -> Tensor:
+        """Return the input ``(B, D)`` of the last linear layer."""
+        return self._pool(levels[-1])
+
+    def classify(self, levels: Any) -> Tensor:
         """Return the logits."""
-        return self._run(self._head, self.pyramid(x)[-1] if self.spec.head_sees_map else self.embed(x)).flatten(1)
+        return self._run(self._head, levels[-1] if self.spec.head_sees_map else self.embed(levels)).flatten(1)
 
     def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Bring weights as they are published to the names and shapes of these modules."""

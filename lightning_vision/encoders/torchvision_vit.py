@@ -13,6 +13,8 @@ from lightning_vision.encoders.positions import resample_table
 from lightning_vision.encoders.torchvision_families import Model
 from lightning_vision.encoders.torchvision_stages import Stages
 
+Levels = tuple[list[Tensor], tuple[int, int]]
+
 
 class VisionTransformer(Stages):
     """Maps of one stride from evenly spread depths, each behind the final norm; the embedding is the class token.
@@ -31,19 +33,23 @@ class VisionTransformer(Stages):
         count, levels = len(self.encoder.layers), len(spec.strides)
         self._depths = [math.ceil((i + 1) * count / levels) for i in range(levels)]
 
-    def pyramid(self, x: Tensor) -> list[Tensor]:
-        """Return the patches of four depths as maps."""
+    def levels(self, x: Tensor) -> Levels:
+        """Return the tokens ``(B, 1 + N, D)`` of four depths, and rows and columns of the patches among them."""
         tokens, grid = self._tokens(x)
-        maps = []
+        levels = []
         for depth, block in enumerate(self.encoder.layers, 1):
             tokens = block(tokens)
             if depth in self._depths:
-                maps.append(self.encoder.ln(tokens)[:, 1:].mT.unflatten(2, grid))
-        return maps
+                levels.append(tokens)
+        return levels, grid
 
-    def embed(self, x: Tensor) -> Tensor:
+    def pyramid(self, levels: Levels) -> list[Tensor]:
+        """Return the patches of four depths as maps."""
+        return [self.encoder.ln(tokens)[:, 1:].mT.unflatten(2, levels[1]) for tokens in levels[0]]
+
+    def embed(self, levels: Levels) -> Tensor:
         """Return the class token behind the final norm."""
-        class_token: Tensor = self.encoder.ln(self.encoder.layers(self._tokens(x)[0])[:, 0])
+        class_token: Tensor = self.encoder.ln(levels[0][-1][:, 0])
         return class_token
 
     def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
@@ -50,17 +51,21 @@ class UNetEncoder(Encoder):
         self.info = FeatureInfo(tuple(channels), tuple(2**i for i in range(depth + 1)), channels[-1])
         self.finish()
 
-    def embed_features(self, x: Tensor) -> Tensor:
-        """Return the average of the coarsest map ``(B, base_channels * 2 ** depth)``."""
-        return self.pyramid_features(x)[-1].mean((2, 3))
-
-    def pyramid_features(self, x: Tensor) -> list[Tensor]:
+    def shared_features(self, x: Tensor, wanted: Sequence[str]) -> list[Tensor]:
         """Return the map of each level."""
         maps: list[Tensor] = []
         for level in self.levels:
             # Rounded up, so that no row or column of an odd size is lost.
             x = level(F.max_pool2d(x, 2, ceil_mode=True) if maps else x)
             maps.append(x)
+        return maps
+
+    def embed_features(self, maps: list[Tensor]) -> Tensor:
+        """Return the average of the coarsest map ``(B, base_channels * 2 ** depth)``."""
+        return maps[-1].mean((2, 3))
+
+    def pyramid_features(self, maps: list[Tensor]) -> list[Tensor]:
+        """Return the map of each level."""
         return maps
 
 

@@ -26,12 +26,14 @@ class Loss(nn.Module):
         needs: What ``forward`` takes beside logits and target, by name: ``features`` ``(B, D)``, the input of the
             decoder's last layer; ``inputs`` and ``score``, the model's own input ``(B, ...)`` and the function from
             there to the scores ``(B,)``.
+        counts_unknown: Whether its mean is over the rows of no class too, whose target is ``ignore_index``.
         views: Augmented views of each image in a training batch; those of one image lie behind each other.
     """
 
     injected: ClassVar[tuple[str, ...]] = ("num_classes", "class_names", "ignore_index")
     tasks: ClassVar[tuple[str, ...]]
     needs: ClassVar[tuple[str, ...]] = ()
+    counts_unknown: ClassVar[bool] = False
     views: ClassVar[int] = 1
 
     def __init__(

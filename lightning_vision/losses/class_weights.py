@@ -26,12 +26,13 @@ def per_class(
         by_name = {str(k): float(v) for k, v in given.items()}
         for name in by_name:
             if name not in class_names:
+                near = nearest(name, class_names)
                 raise ConfigError(
                     f"loss.{option} names a class that the data do not have.",
                     given=name,
                     expected=listed(class_names),
-                    nearest=nearest(name, class_names),
-                    override=override,
+                    nearest=near,
+                    override=override if near is None else f"loss.{option}={{{near}:{by_name[name]:g}}}",
                 )
         numbers = [by_name.get(name, 1.0) for name in class_names]
     else:
@@ -42,5 +43,9 @@ def per_class(
             given=given,
             expected=f"{len(class_names)} numbers, for {listed(class_names)}",
             override=override,
+        )
+    if not any(numbers):
+        raise ConfigError(
+            f"loss.{option} is 0 for every class: nothing would be trained.", given=given, override=override
         )
     return numbers

@@ -43,6 +43,8 @@ class CombinedLoss(Loss):
         self.weight = weight
         self._wanted = [(loss, loss.needs) for loss in losses.values()]
         self.needs = tuple(dict.fromkeys(name for loss in losses.values() for name in loss.needs))  # type: ignore[misc]
+        self.counts_unknown = any(loss.counts_unknown for loss in losses.values())  # type: ignore[misc]
+        self.trains_on_anomalies = any(getattr(loss, "trains_on_anomalies", True) for loss in losses.values())
         self.views = max(loss.views for loss in losses.values())  # type: ignore[misc]
 
     def forward(self, logits: Tensor, target: Tensor | None, **known: object) -> Tensor:

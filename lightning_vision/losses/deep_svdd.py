@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
+from lightning_vision.errors import ConfigError
 from lightning_vision.losses.base import Loss, at_least_float32
 from lightning_vision.types import Between
 
@@ -49,6 +50,12 @@ class DeepSVDDLoss(Loss):
         weight: Annotated[float, Between(0)] = 1.0,
     ) -> None:
         super().__init__(num_classes, class_names, ignore_index)
+        if radius is not None and nu == 0:
+            raise ConfigError(
+                "The radius is that of the soft boundary, and with nu=0 there is none.",
+                given=f"loss.radius={radius}, loss.nu=0",
+                override=["loss.nu=0.1", "loss.radius=null"],
+            )
         self.nu = nu
         self.radius = radius
         self.weight = weight

@@ -42,6 +42,7 @@ class EntropicOpenSetLoss(Loss):
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
+    counts_unknown: ClassVar[bool] = True
 
     def __init__(
         self,

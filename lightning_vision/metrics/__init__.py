@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from lightning_vision.metrics.anomaly import AnomalyScores, best_f1_threshold
-from lightning_vision.metrics.bootstrap import PerImageConfusion, image_interval, row_interval, sample_interval
+from lightning_vision.metrics.bootstrap import PerImageConfusion, image_intervals, row_intervals, sample_intervals
 from lightning_vision.metrics.calibration import fit_temperature, fit_thresholds
 from lightning_vision.metrics.classification import ClassificationScores
 from lightning_vision.metrics.confusion import (
+    Counts,
     EpochScores,
     accuracy,
     dice,
@@ -22,6 +23,7 @@ from lightning_vision.metrics.open_set import OpenSetScores
 __all__ = [
     "AnomalyScores",
     "ClassificationScores",
+    "Counts",
     "EpochScores",
     "MultilabelScores",
     "NeighbourAccuracy",
@@ -33,10 +35,10 @@ __all__ = [
     "fit_temperature",
     "fit_thresholds",
     "frequency_weighted_iou",
-    "image_interval",
+    "image_intervals",
     "iou",
     "precision",
     "recall",
-    "row_interval",
-    "sample_interval",
+    "row_intervals",
+    "sample_intervals",
 ]

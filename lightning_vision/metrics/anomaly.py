@@ -10,18 +10,13 @@ from lightning_vision.metrics.ranking import auroc, average_precision
 
 
 class AnomalyScores(Scores):
-    """AUROC and average precision, and F1, precision, recall and accuracy at a threshold.
-
-    Args:
-        threshold: Score from which on an image is called anomalous; None: the figures at a threshold are left out.
-    """
+    """AUROC and average precision, and the mean loss."""
 
     scores: list[Tensor]
     anomalous: list[Tensor]
 
-    def __init__(self, threshold: float | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.threshold = threshold
         self.add_rows("scores")
         self.add_rows("anomalous", dtype=torch.uint8)
 
@@ -38,25 +33,12 @@ class AnomalyScores(Scores):
         self.add_loss(loss, len(scores))
 
     def compute(self) -> dict[str, Tensor]:
-        """Return ``loss``, ``auroc``, ``average_precision``, and ``f1``, ``precision``, ``recall``, ``accuracy``.
-
-        NaN where a figure is undefined: nothing anomalous, or nothing called anomalous.
-        """
+        """Return ``loss``, ``auroc`` and ``average_precision``; NaN where they are undefined: nothing anomalous."""
         scores, anomalous = self.stored()
-        result = {
+        return {
             "loss": self.mean_loss(),
             "auroc": auroc(scores, anomalous),
             "average_precision": average_precision(scores, anomalous),
-        }
-        if self.threshold is None:
-            return result
-        called = scores >= self.threshold
-        hit = (called & anomalous).sum().double()
-        return result | {
-            "f1": 2 * hit / (called.sum() + anomalous.sum()),
-            "precision": hit / called.sum(),
-            "recall": hit / anomalous.sum(),
-            "accuracy": (called == anomalous).double().mean(),
         }
 
     def stored(self) -> tuple[Tensor, Tensor]:

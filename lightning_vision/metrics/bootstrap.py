@@ -1,49 +1,54 @@
 """How far a figure could lie elsewhere by the choice of the test images: intervals by resampling them.
 
-Whole images are drawn with replacement, as often as there are (Efron 1979), and the figure is taken of each draw; the
-interval is what the middle 95 % of the draws span (percentile interval).
+Whole images are drawn with replacement, as often as there are (Efron 1979), and the figures are taken of each draw; the
+interval is what the middle 95 % of the draws span (percentile interval). All figures of a task share their draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_vision.metrics.base import Scores
-from lightning_vision.metrics.confusion import confusion_cells, count
+from lightning_vision.metrics.confusion import Counts, add_counts, confusion_cells, count
 
 DRAWS, SHARE = 1000, 0.95
-# Numbers of a block of the work: 128 MB in float64.
-BLOCK = 2**24
+# Numbers of a block of the work: 8 MB in float64, about what lies in a processor's cache.
+BLOCK = 2**20
+# Up to which a thousand draws take a few seconds: images, and numbers that are ranked, rows times columns.
+MOST_IMAGES, MOST_RANKED = 20_000, 500_000
 
 Interval = tuple[float, float]
+Drawn = TypeVar("Drawn")
 
 
 class PerImageConfusion(Scores):
-    """The confusion matrix of each image of a pass, as long as there are few.
+    """Hits, targets and predictions of each class in each image of a pass, as long as there are few.
 
     Args:
         num_classes: Number of classes C.
         ignore_index: Target value that is left out, or None.
-        max_images: Images of the whole pass up to which the matrices are kept.
-        max_bytes: Bytes of the matrices of the whole pass up to which they are kept; four a number.
+        max_images: Images of the whole pass up to which the counts are kept.
+        max_bytes: Bytes of the counts of the whole pass up to which they are kept; four a number.
     """
 
-    matrices: list[Tensor]
+    counts: list[Tensor]
     images: Tensor
 
     def __init__(
-        self, num_classes: int, ignore_index: int | None = None, max_images: int = 2000, max_bytes: int = 2**28
+        self, num_classes: int, ignore_index: int | None = None, max_images: int = MOST_IMAGES, max_bytes: int = 2**28
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.ignore_index = ignore_index
-        self.most = min(max_images, max_bytes // (4 * num_classes**2))
+        self.most = min(max_images, max_bytes // (4 * 3 * num_classes))
         self._seen = 0
-        self.add_rows("matrices", (num_classes, num_classes), torch.int32)
+        self.add_rows("counts", (3, num_classes), torch.int32)
         self.add_sum("images", ())
 
     def update(self, logits: Tensor, target: Tensor) -> None:
@@ -56,14 +61,14 @@ class PerImageConfusion(Scores):
         self._seen += len(target)
         self.images += len(target)
         if self._seen > self.most:
-            self.matrices.clear()
+            self.counts.clear()
             return
         predicted = logits if logits.shape == target.shape else logits.max(1).indices
-        self.matrices.append(_per_image(predicted, target, self.num_classes, self.ignore_index))
+        self.counts.append(_per_image(predicted, target, self.num_classes, self.ignore_index))
 
     def compute(self) -> Tensor | None:
-        """Return the matrices int32 ``(N, C, C)``, rows: truth; None if there were too many images to keep them."""
-        return self.rows("matrices") if self.images <= self.most else None
+        """Return the counts int32 ``(N, 3, C)``, in the order of ``Counts``; None if there were too many images."""
+        return self.rows("counts") if self.images <= self.most else None
 
     def reset(self) -> None:
         """Start anew."""
@@ -74,102 +79,129 @@ class PerImageConfusion(Scores):
 def _per_image(predicted: Tensor, target: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
     cells = confusion_cells(predicted, target, num_classes, ignore_index).flatten(1)
     size = (num_classes + 1) * num_classes
-    # One image after another while they lie in the processor's cache; on a GPU all at once.
-    if cells.is_cuda:
-        offsets = torch.arange(len(cells), device=cells.device)[:, None] * size
-        counts = count((cells + offsets).flatten(), len(cells) * size)
-    else:
-        counts = torch.stack([count(image, size) for image in cells]) if len(cells) else cells.new_empty(0)
-    matrices = counts.int().view(len(cells), num_classes + 1, num_classes)[:, :num_classes]
-    if ignore_index is not None and 0 <= ignore_index < num_classes:
-        matrices[:, ignore_index] = 0
-    return matrices.contiguous()
+    found = []
+    for some in cells.split(max(1, BLOCK // size)):
+        counts = torch.zeros(len(some), size, dtype=torch.int64, device=cells.device)
+        # One image after another while they lie in the processor's cache; on a GPU all at once.
+        if cells.is_cuda:
+            add_counts(counts.view(-1), some + torch.arange(len(some), device=cells.device)[:, None] * size)
+        else:
+            for of_one, image in zip(counts, some, strict=True):
+                add_counts(of_one, image)
+        matrices = counts.view(-1, num_classes + 1, num_classes)[:, :num_classes]
+        if ignore_index is not None and 0 <= ignore_index < num_classes:
+            matrices[:, ignore_index] = 0
+        hit = matrices.diagonal(dim1=1, dim2=2)
+        found.append(torch.stack([hit, matrices.sum(2), matrices.sum(1)], 1).int())
+    return torch.cat(found)
 
 
-def image_interval(matrices: Tensor, figure: Callable[[Tensor], Tensor], draws: int = DRAWS, seed: int = 0) -> Interval:
-    """Interval of a figure of the confusion matrix, by resampling images with one matrix each.
+def image_intervals(
+    counts: Tensor, figures: Mapping[str, Callable[[Counts], Tensor]], draws: int = DRAWS, seed: int = 0
+) -> dict[str, Interval]:
+    """Intervals of figures of the confusion matrix, by resampling images with counts of their own.
 
     Args:
-        matrices: ``(N, C, C)``, of ``PerImageConfusion``.
-        figure: Confusion matrices ``(draws, C, C)`` to figures ``(draws,)``, such as ``lambda m: iou(m).nanmean(-1)``.
+        counts: ``(N, 3, C)``, of ``PerImageConfusion``.
+        figures: By name; from counts ``(draws, C)`` each to ``(draws,)``, such as ``lambda c: iou(c).nanmean(-1)``.
         draws: Draws of N images each.
         seed: Of the draws.
 
     Returns:
-        Lower and upper end; NaN without images, or where the figure is undefined in every draw.
+        Lower and upper end of each figure; NaN without images, or where it is undefined in every draw.
     """
-    images, classes = matrices.shape[:2]
+    images, width = len(counts), counts.shape[1:].numel()
     if not images:
-        return (torch.nan, torch.nan)
+        return _undefined(figures)
     generator = torch.Generator().manual_seed(seed)
-    flat = matrices.cpu().flatten(1)
+    flat = counts.cpu().flatten(1)
     flat = flat[_own_order(flat)]
-    at_once = max(1, BLOCK // max(images, classes**2))
-    found = []
-    for start in range(0, draws, at_once):
-        times = _times_drawn(images, min(at_once, draws - start), generator)
-        total = torch.zeros(len(times), classes**2, dtype=torch.float64)
-        for some in range(0, images, step := max(1, BLOCK // classes**2)):
-            total += times[:, some : some + step] @ flat[some : some + step].double()
-        found.append(figure(total.view(-1, classes, classes)).double())
-    return percentiles(torch.cat(found))
+
+    def drawn(size: int) -> Counts:
+        times = _times_drawn(images, size, generator).double()
+        step = max(1, BLOCK // width)
+        total = torch.zeros(size, width, dtype=torch.float64)
+        for some, theirs in zip(times.split(step), flat.split(step), strict=True):
+            total.addmm_(some.T, theirs.double())
+        return Counts(*total.view(size, 3, -1).unbind(1))
+
+    return _intervals(figures, drawn, draws, max(images, width))
 
 
-def sample_interval(
-    confusion: Tensor, figure: Callable[[Tensor], Tensor], draws: int = DRAWS, seed: int = 0
-) -> Interval:
-    """Interval of a figure of the confusion matrix, by resampling samples that have one class each.
+def sample_intervals(
+    confusion: Tensor, figures: Mapping[str, Callable[[Counts], Tensor]], draws: int = DRAWS, seed: int = 0
+) -> dict[str, Interval]:
+    """Intervals of figures of the confusion matrix, by resampling samples that have one class each.
 
     Drawing N samples and counting them is drawing the cells of the matrix N times by their share (a multinomial
-    distribution): the samples themselves need not be stored.
+    distribution): the samples themselves need not be stored, and cells without any are never drawn.
 
     Args:
         confusion: ``(C, C)`` counts.
-        figure: Confusion matrices ``(draws, C, C)`` to figures ``(draws,)``.
+        figures: By name; from counts ``(draws, C)`` each to ``(draws,)``, such as ``lambda c: recall(c).nanmean(-1)``.
         draws: Draws.
         seed: Of the draws.
 
     Returns:
-        Lower and upper end; NaN without samples, or where the figure is undefined in every draw.
+        Lower and upper end of each figure; NaN without samples, or where it is undefined in every draw.
     """
-    cells = confusion.cpu().flatten()
-    used = cells.nonzero().squeeze(1)
-    if not len(used):
-        return (torch.nan, torch.nan)
-    share = cells[used].double() / cells.sum()
+    confusion = confusion.cpu()
+    true, predicted = confusion.nonzero().unbind(1)
+    if not len(true):
+        return _undefined(figures)
+    samples, share = int(confusion.sum()), (confusion[true, predicted].double() / confusion.sum()).numpy()
+    right = true == predicted
     generator = np.random.default_rng(seed)
-    at_once = max(1, BLOCK // len(cells))
-    found = []
-    for start in range(0, draws, at_once):
-        size = min(at_once, draws - start)
-        drawn = torch.zeros(size, len(cells), dtype=torch.float64)
-        drawn[:, used] = torch.from_numpy(generator.multinomial(int(cells.sum()), share.numpy(), size)).double()
-        found.append(figure(drawn.view(size, *confusion.shape)).double())
-    return percentiles(torch.cat(found))
+
+    def drawn(size: int) -> Counts:
+        cells = torch.from_numpy(generator.multinomial(samples, share, size)).T.contiguous()
+        none = cells.new_zeros(len(confusion), size)
+        parts = (true[right], cells[right]), (true, cells), (predicted, cells)
+        return Counts(*(none.index_add(0, classes, some).T for classes, some in parts))
+
+    return _intervals(figures, drawn, draws, max(len(true), len(confusion)))
 
 
-def row_interval(figure: Callable[..., Tensor], *rows: Tensor, draws: int = DRAWS, seed: int = 0) -> Interval:
-    """Interval of any figure of stored rows, such as ``auroc`` of scores and targets: computed anew for each draw.
+def row_intervals(
+    figures: Mapping[str, Callable[..., Tensor]], *rows: Tensor, draws: int = DRAWS, seed: int = 0
+) -> dict[str, Interval]:
+    """Intervals of figures of stored rows, such as ``drawn_auroc`` of scores and targets.
 
     Args:
-        figure: Rows, drawn alike, to a scalar.
+        figures: By name; from the rows and from how often each of them was drawn, float32 ``(N, draws)``, to
+            ``(draws,)``.
         rows: Tensors ``(N, ...)``.
         draws: Draws of N rows each.
         seed: Of the draws.
 
     Returns:
-        Lower and upper end; NaN without rows, or where the figure is undefined in every draw.
+        Lower and upper end of each figure; NaN without rows, or where it is undefined in every draw.
     """
     size = len(rows[0])
     if not size:
-        return (torch.nan, torch.nan)
+        return _undefined(figures)
     generator = torch.Generator().manual_seed(seed)
     order = _own_order(*rows)
-    found = []
-    for _ in range(draws):
-        drawn = order[torch.randint(size, (size,), generator=generator).to(order.device)]
-        found.append(figure(*(tensor[drawn] for tensor in rows)).double().cpu())
-    return percentiles(torch.stack(found))
+    ordered = [tensor[order].cpu() for tensor in rows]
+    of_times = {name: lambda times, figure=figure: figure(*ordered, times) for name, figure in figures.items()}
+    return _intervals(of_times, lambda many: _times_drawn(size, many, generator).float(), draws, size)
+
+
+def _intervals(
+    figures: Mapping[str, Callable[[Drawn], Tensor]], drawn: Callable[[int], Drawn], draws: int, width: int
+) -> dict[str, Interval]:
+    """Draw in blocks, ``width`` numbers a draw, and take all figures of each block."""
+    found: dict[str, list[Tensor]] = {name: [] for name in figures}
+    at_once = max(1, BLOCK // width)
+    for start in range(0, draws, at_once):
+        block = drawn(min(at_once, draws - start))
+        for name, figure in figures.items():
+            found[name].append(figure(block).double())
+    return {name: percentiles(torch.cat(parts)) for name, parts in found.items()}
+
+
+def _undefined(figures: Mapping[str, object]) -> dict[str, Interval]:
+    return dict.fromkeys(figures, (math.nan, math.nan))
 
 
 def percentiles(figures: Tensor, share: float = SHARE) -> Interval:
@@ -194,7 +226,7 @@ def _own_order(*rows: Tensor) -> Tensor:
 
 
 def _times_drawn(size: int, draws: int, generator: torch.Generator) -> Tensor:
-    """How often each of ``size`` is among as many that are drawn with replacement: float64 ``(draws, size)``."""
-    drawn = torch.randint(size, (draws, size), generator=generator)
-    drawn += torch.arange(draws)[:, None] * size
-    return torch.bincount(drawn.flatten(), minlength=draws * size).view(draws, size).double()
+    """How often each of ``size`` is among as many that are drawn with replacement: int64 ``(size, draws)``."""
+    cells = torch.randint(size, (draws, size), generator=generator)
+    cells += torch.arange(draws)[:, None] * size
+    return count(cells, draws * size).view(draws, size).T.contiguous()

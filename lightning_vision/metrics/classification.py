@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from lightning_vision.metrics.confusion import EpochScores
 from lightning_vision.metrics.ranking import MAX_STORED, UNKNOWN, Ranking
@@ -14,7 +13,7 @@ CALIBRATION_BINS = 15
 
 
 class ClassificationScores(Ranking, EpochScores):
-    """What ``EpochScores`` counts, and AUROC, average precision, calibration error and negative log-likelihood.
+    """What ``EpochScores`` counts, and AUROC, average precision and calibration error.
 
     Args:
         num_classes: Number of classes C.
@@ -25,7 +24,6 @@ class ClassificationScores(Ranking, EpochScores):
     """
 
     calibration: Tensor
-    log_likelihood: Tensor
 
     def __init__(
         self,
@@ -38,7 +36,6 @@ class ClassificationScores(Ranking, EpochScores):
         self.add_ranking(num_classes, max_stored)
         # Samples, their confidence and their hits in each bin; a confidence of one has a bin of its own.
         self.add_sum("calibration", (3, CALIBRATION_BINS + 1), torch.float64)
-        self.add_sum("log_likelihood", (), torch.float64)
 
     def update(self, logits: Tensor, target: Tensor, loss: Tensor | None = None) -> None:
         """Add a batch.
@@ -53,13 +50,9 @@ class ClassificationScores(Ranking, EpochScores):
         counted = (
             torch.ones_like(target, dtype=torch.bool) if self.ignore_index is None else target != self.ignore_index
         )
-        logits = logits.float()
-        probabilities = logits.softmax(1)
+        probabilities = logits.float().softmax(1)
         classes = torch.arange(self.num_classes, device=target.device)
         self.rank(probabilities, (target[:, None] == classes).to(torch.uint8).masked_fill(~counted[:, None], UNKNOWN))
-        self.log_likelihood -= (
-            (cross_entropy(logits, target.where(counted, 0), reduction="none") * counted).double().sum()
-        )
         confidence, predicted = probabilities.max(1)
         edges = torch.linspace(0, 1, CALIBRATION_BINS + 1, device=target.device)
         place = torch.bucketize(confidence, edges, right=True) - 1
@@ -71,9 +64,8 @@ class ClassificationScores(Ranking, EpochScores):
 
         ``confusion`` ``(C, C)``, ``loss``, ``top``: as ``EpochScores``. ``auroc``: macro mean of one class against the
         rest; ``average_precision``: its macro mean; both over the classes that occur in the truth, NaN where there are
-        none. ``calibration_error``: expected calibration error, 15 bins (Guo et al. 2017); ``negative_log_likelihood``:
-        its mean; NaN where nothing was counted. While rows are stored: ``probabilities`` and ``truth``, one-hot or 255,
-        ``(N, C)``.
+        none. ``calibration_error``: expected calibration error, 15 bins (Guo et al. 2017), NaN where nothing was
+        counted. While rows are stored: ``probabilities`` and ``truth``, one-hot or 255, ``(N, C)``.
         """
         areas, precisions = self.ranked()
         count, confidence, hits = self.calibration
@@ -82,6 +74,5 @@ class ClassificationScores(Ranking, EpochScores):
             "auroc": areas.nanmean(),
             "average_precision": precisions.nanmean(),
             "calibration_error": (hits - confidence).abs().sum() / count.sum(),
-            "negative_log_likelihood": -self.log_likelihood / count.sum(),
             **self.stored_rows(),
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -134,49 +136,65 @@ def add_counts(counts: Tensor, cells: Tensor) -> None:
         counts += torch.bincount(cells, minlength=len(counts))
 
 
-# Figures of confusion matrices (..., C, C), rows: truth. Integers are exact in float64.
+class Counts(NamedTuple):
+    """What most figures need of a confusion matrix, each ``(..., C)``.
+
+    Attributes:
+        hit: Targets of each class that were found.
+        true: Targets of each class.
+        predicted: Predictions of each class.
+    """
+
+    hit: Tensor
+    true: Tensor
+    predicted: Tensor
 
 
-def iou(confusion: Tensor) -> Tensor:
+# Figures of confusion matrices (..., C, C), rows: truth, or of their counts. Integers are exact in float64.
+
+
+def counts_of(confusion: Tensor | Counts) -> Counts:
+    """Return the counts, in float64, of a confusion matrix ``(..., C, C)``, or those that are given."""
+    if isinstance(confusion, Counts):
+        return Counts(*(values.double() for values in confusion))
+    matrix = confusion.double()
+    return Counts(matrix.diagonal(dim1=-2, dim2=-1), matrix.sum(-1), matrix.sum(-2))
+
+
+def iou(confusion: Tensor | Counts) -> Tensor:
     """Intersection over union of each class ``(..., C)``; NaN where a class is in neither truth nor prediction."""
-    hit, truth, predicted = _parts(confusion)
-    return hit / (truth + predicted - hit)
+    hit, true, predicted = counts_of(confusion)
+    return hit / (true + predicted - hit)
 
 
-def dice(confusion: Tensor) -> Tensor:
+def dice(confusion: Tensor | Counts) -> Tensor:
     """Dice coefficient (F1) of each class ``(..., C)``; NaN where a class is in neither truth nor prediction."""
-    hit, truth, predicted = _parts(confusion)
-    return 2 * hit / (truth + predicted)
+    hit, true, predicted = counts_of(confusion)
+    return 2 * hit / (true + predicted)
 
 
-def recall(confusion: Tensor) -> Tensor:
+def recall(confusion: Tensor | Counts) -> Tensor:
     """Share of each class's targets that were found ``(..., C)``; NaN where a class is not in the truth."""
-    hit, truth, _ = _parts(confusion)
-    return hit / truth
+    hit, true, _ = counts_of(confusion)
+    return hit / true
 
 
-def precision(confusion: Tensor) -> Tensor:
+def precision(confusion: Tensor | Counts) -> Tensor:
     """Share of each class's predictions that are right ``(..., C)``; NaN where a class was never predicted."""
-    hit, _, predicted = _parts(confusion)
+    hit, _, predicted = counts_of(confusion)
     return hit / predicted
 
 
-def accuracy(confusion: Tensor) -> Tensor:
+def accuracy(confusion: Tensor | Counts) -> Tensor:
     """Share of all counted targets that were found ``(...)`` (micro average); zero where nothing was counted."""
-    hit, truth, _ = _parts(confusion)
-    return hit.sum(-1) / truth.sum(-1).clamp(min=1)
+    hit, true, _ = counts_of(confusion)
+    return hit.sum(-1) / true.sum(-1).clamp(min=1)
 
 
-def frequency_weighted_iou(confusion: Tensor) -> Tensor:
+def frequency_weighted_iou(confusion: Tensor | Counts) -> Tensor:
     """Mean of the classes' IoU, weighted by their share of the truth ``(...)`` (Long et al. 2015).
 
     Classes that are not in the truth have no weight. NaN where nothing was counted.
     """
-    _, truth, _ = _parts(confusion)
-    return (iou(confusion).nan_to_num(0) * truth).sum(-1) / truth.sum(-1)
-
-
-def _parts(confusion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hits, targets and predictions of each class, each ``(..., C)``."""
-    matrix = confusion.double()
-    return matrix.diagonal(dim1=-2, dim2=-1), matrix.sum(-1), matrix.sum(-2)
+    counts = counts_of(confusion)
+    return (iou(counts).nan_to_num(0) * counts.true).sum(-1) / counts.true.sum(-1)

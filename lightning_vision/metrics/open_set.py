@@ -16,36 +16,22 @@ UNKNOWN_ROW = -1
 class OpenSetScores(Scores):
     """How well known images are classified, and how well unknown ones are told from them.
 
-    The confidence of a row is its largest probability of a known class, with the background class in the softmax where
-    there is one (Dhamija et al. 2018, "Reducing Network Agnostophobia"), or what the caller gives, such as the norm of
-    the features.
+    The confidence of a row is its largest probability, or what the caller gives, such as the norm of the features
+    (Dhamija et al. 2018, "Reducing Network Agnostophobia").
 
     Args:
-        num_classes: Number of classes C of the logits, the background class among them.
-        background: The class id of the background class, whose rows are unknown; None: there is none.
         unknown: Target value of unknown rows, or None.
         ignore_index: Target value of rows that are left out, or None.
-        threshold: Confidence from which on a row is taken for known; None: the figures at a threshold are left out.
     """
 
     confidence: list[Tensor]
     predicted: list[Tensor]
     truth: list[Tensor]
 
-    def __init__(
-        self,
-        num_classes: int,
-        background: int | None = None,
-        unknown: int | None = UNKNOWN_ROW,
-        ignore_index: int | None = None,
-        threshold: float | None = None,
-    ) -> None:
+    def __init__(self, unknown: int | None = UNKNOWN_ROW, ignore_index: int | None = None) -> None:
         super().__init__()
-        self.num_classes = num_classes
-        self.background = background
         self.unknown = unknown
         self.ignore_index = ignore_index
-        self.threshold = threshold
         self.add_rows("confidence")
         self.add_rows("predicted", dtype=torch.int64)
         self.add_rows("truth", dtype=torch.int64)
@@ -59,13 +45,9 @@ class OpenSetScores(Scores):
             logits: ``(B, C)``.
             target: ``(B,)`` class ids, or ``unknown``, or ``ignore_index``.
             loss: Mean loss of the batch; it is weighted by the number of rows that are not ignored.
-            confidence: ``(B,)``, larger = rather known; None: the largest probability of a known class.
+            confidence: ``(B,)``, larger = rather known; None: the largest probability.
         """
-        probabilities = logits.detach().float().softmax(1)
-        if self.background is not None:
-            classes = torch.arange(self.num_classes, device=logits.device)
-            probabilities = probabilities.masked_fill(classes == self.background, -1)
-        largest, predicted = probabilities.max(1)
+        largest, predicted = logits.detach().float().softmax(1).max(1)
         self.confidence.append(largest if confidence is None else confidence.detach().float())
         self.predicted.append(predicted)
         self.truth.append(target.long())
@@ -75,20 +57,17 @@ class OpenSetScores(Scores):
     def compute(self) -> dict[str, Tensor]:
         """Return the figures as one flat dict; those that are undefined are NaN.
 
-        ``loss``. ``known_accuracy``: of the known rows, among the known classes. ``unknown_auroc``: the share of pairs
-        of a known and an unknown row in which the known one is more confident. ``oscr``: the area under the open-set
-        classification rate curve (Dhamija et al. 2018): the same share, where known rows that are classified wrongly
-        count as lost. At the threshold: ``known_kept``, the share of known rows that are taken for known;
-        ``unknown_recall``, the share of unknown rows that are not; ``open_set_f1``, the mean F1 of the known classes in
-        the truth or the predictions, where unknown rows taken for known are false positives, and known rows that are
-        rejected are missed. Of all rows that are not ignored: ``confidence``, ``predicted``, ``labels``, ``known``.
+        ``loss``. ``known_accuracy``: of the known rows. ``unknown_auroc``: the share of pairs of a known and an unknown
+        row in which the known one is more confident. ``oscr``: the area under the open-set classification rate curve
+        (Dhamija et al. 2018): the same share, where known rows that are classified wrongly count as lost. Of all rows
+        that are not ignored: ``confidence``, ``predicted``, ``labels``, ``known``.
         """
         confidence, predicted, truth, known = self._rows()
         hit = predicted == truth
         right = known & hit
         accuracy = right.sum().double() / known.sum()
         apart = auroc(confidence[right | ~known], known[right | ~known])
-        result = {
+        return {
             "loss": self.mean_loss(),
             "known_accuracy": accuracy,
             "unknown_auroc": auroc(confidence, known),
@@ -99,22 +78,22 @@ class OpenSetScores(Scores):
             "labels": truth,
             "known": known,
         }
-        return result if self.threshold is None else result | at_threshold(result, self.threshold)
 
     def _rows(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         confidence, predicted, truth = (self.rows(name) for name in ("confidence", "predicted", "truth"))
         if self.ignore_index is not None:
             counted = truth != self.ignore_index
             confidence, predicted, truth = confidence[counted], predicted[counted], truth[counted]
-        known = torch.ones_like(truth, dtype=torch.bool)
-        for value in (self.background, self.unknown):
-            if value is not None:
-                known &= truth != value
+        known = torch.ones_like(truth, dtype=torch.bool) if self.unknown is None else truth != self.unknown
         return confidence, predicted, truth, known
 
 
 def at_threshold(computed: Mapping[str, Tensor], threshold: float) -> dict[str, Tensor]:
-    """Return the figures at a threshold: see ``OpenSetScores.compute``.
+    """Return the figures of taking rows for known from a threshold on.
+
+    ``known_kept``: the share of known rows that are taken for known. ``unknown_recall``: the share of unknown rows that
+    are not. ``open_set_f1``: the mean F1 of the known classes in the truth or the predictions, where unknown rows taken
+    for known are false positives, and known rows that are rejected are missed. Those that are undefined are NaN.
 
     Args:
         computed: What ``OpenSetScores.compute`` returned.

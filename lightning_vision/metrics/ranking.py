@@ -48,6 +48,48 @@ def average_precision(scores: Tensor, positive: Tensor) -> Tensor:
     return average_precision_of_counts(*_counts(scores, positive))
 
 
+def drawn_auroc(scores: Tensor, positive: Tensor, times: Tensor) -> Tensor:
+    """``auroc`` of many draws of the rows at once, for intervals.
+
+    Args:
+        scores: ``(N,)``, larger = rather positive; any range.
+        positive: ``(N,)`` bool.
+        times: ``(N, draws)``, how often each row is in each draw; float32 is exact up to 16 million rows.
+
+    Returns:
+        float64 ``(draws,)``; NaN where there are no positives or no negatives.
+    """
+    ours, theirs, times_theirs = scores[positive], scores[~positive], times[~positive]
+    below, up_to = (_drawn(theirs, times_theirs, ours, up_to) for up_to in (False, True))
+    drawn = times[positive].double()
+    return (drawn * (below + up_to)).sum(0) / (2 * drawn.sum(0) * times_theirs.sum(0))
+
+
+def drawn_average_precision(scores: Tensor, positive: Tensor, times: Tensor) -> Tensor:
+    """``average_precision`` of many draws of the rows at once, for intervals.
+
+    Args:
+        scores: ``(N,)``, larger = rather positive; any range.
+        positive: ``(N,)`` bool.
+        times: ``(N, draws)``, how often each row is in each draw; float32 is exact up to 16 million rows.
+
+    Returns:
+        float64 ``(draws,)``; NaN where there are no positives.
+    """
+    # The larger score comes first: what is called positive at a score is all up to it.
+    ours, drawn = -scores[positive], times[positive]
+    found, called = _drawn(ours, drawn, ours), _drawn(-scores, times, ours)
+    return (drawn * found.double() / called.clamp(min=1)).sum(0) / drawn.sum(0)
+
+
+def _drawn(values: Tensor, times: Tensor, at: Tensor, up_to: bool = True) -> Tensor:
+    """How often rows with values below each of ``at``, or up to it, were drawn: ``(len(at), draws)``."""
+    ordered, order = values.sort()
+    total = times.new_zeros(len(values) + 1, times.shape[1])
+    torch.cumsum(times[order], 0, out=total[1:])
+    return total[torch.searchsorted(ordered, at, right=up_to)]
+
+
 def auroc_of_counts(positives: Tensor, negatives: Tensor) -> Tensor:
     """``auroc`` from the positives and negatives ``(..., bins)`` at each score, the lowest score first."""
     positives, negatives = positives.double(), negatives.double()

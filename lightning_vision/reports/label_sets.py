@@ -12,6 +12,7 @@ from lightning_vision.reports.files import whole_file
 from lightning_vision.reports.palette import class_palette
 from lightning_vision.reports.scored import Scored
 from lightning_vision.reports.sheet import label_sheet
+from lightning_vision.reports.text import FAMILY, class_label, shorten
 from lightning_vision.types import TargetSpec
 
 SAMPLES = 12
@@ -66,7 +67,7 @@ def plot_precision_recall(
     positives = (targets == 1).sum(0)
     shown = np.sort(np.argsort(-positives, kind="stable")[:MOST_CURVES])
     colors = class_palette(len(names), None)
-    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
+    figure = Figure(figsize=(8.2, 4.8), layout="constrained")
     axes = figure.subplots()
     for c in shown.tolist():
         if not positives[c]:
@@ -75,11 +76,13 @@ def plot_precision_recall(
         order = np.argsort(-probabilities[known, c], kind="stable")
         hits = np.cumsum(targets[known, c][order] == 1)
         precision, recall = hits / np.arange(1, len(hits) + 1), hits / positives[c]
-        label = f"{names[c]} ({positives[c]})"
+        label = f"{shorten(class_label(c, names[c]), 24)} ({positives[c]})"
         axes.step(recall, precision, where="post", label=label, color=[v / 255 for v in colors[c]])
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.05))
     axes.grid(alpha=0.3)
     if axes.lines:
-        axes.legend(title="label (positives)", fontsize="small", loc="lower left")
+        legend = axes.legend(title="label (positives)", fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+        for text in legend.get_texts():
+            text.set(family=FAMILY, parse_math=False)
     with whole_file(out) as temporary:
         figure.savefig(temporary, format="png", dpi=120)

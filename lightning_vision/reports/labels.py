@@ -17,7 +17,7 @@ def draw(scored: Scored) -> None:
     truths = scored.head.target(batch)
     assert truths is not None
     probabilities, predicted = scored.head.probabilities(output.logits).max(1)
-    named = [names[i] if i < len(names) else "unknown" for i in truths.tolist()]
+    named = [names[i] for i in truths.tolist()]
     guesses = [names[i] for i in predicted.tolist()]
     samples = zip(scored.shown(batch), named, guesses, probabilities.tolist(), scored.titles(batch), strict=True)
     label_sheet(list(samples), scored.plots / "predictions.png")

@@ -14,7 +14,9 @@ from lightning_vision import metrics
 from lightning_vision.inference.prediction import Place, Prediction
 from lightning_vision.inference.score_writer import AnomalyWriter
 from lightning_vision.metrics.anomaly import AnomalyScores, best_f1_threshold
+from lightning_vision.metrics.bootstrap import MOST_IMAGES, Interval, row_intervals
 from lightning_vision.metrics.confusion import confusion_counts
+from lightning_vision.metrics.ranking import drawn_auroc, drawn_average_precision
 from lightning_vision.tasks.base import Stage, Task
 from lightning_vision.types import TargetKind
 
@@ -108,6 +110,11 @@ class Anomaly(Task):
             "recall": recall,
             "accuracy": metrics.accuracy(confusion).item() if confusion.any() else math.nan,
         }
+
+    def intervals(self, computed: dict[str, Tensor]) -> dict[str, Interval]:
+        """Of AUROC and average precision, by resampling images."""
+        figures, rows = (drawn_auroc, drawn_average_precision), (computed["scores"], computed["anomalous"])
+        return {} if len(rows[0]) > MOST_IMAGES else row_intervals(dict(zip(RANKED, figures, strict=True)), *rows)
 
     def per_class(self, computed: dict[str, Tensor]) -> dict[str, dict[str, float]]:
         """Recall and number of images of what is normal and what is not; nothing without a threshold."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,10 +12,10 @@ from torchmetrics import Metric
 
 from lightning_vision import metrics
 from lightning_vision.inference.prediction import Place, Prediction
-from lightning_vision.inference.writers import LabelWriter
+from lightning_vision.inference.writers import LabelWriter, Writer
 from lightning_vision.losses.base import Loss
-from lightning_vision.metrics import EpochScores
-from lightning_vision.metrics.bootstrap import Interval, sample_interval
+from lightning_vision.metrics import Counts, EpochScores
+from lightning_vision.metrics.bootstrap import Interval, sample_intervals
 from lightning_vision.metrics.calibration import fit_temperature
 from lightning_vision.metrics.classification import ClassificationScores
 from lightning_vision.tasks.base import Stage, Task
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from lightning_vision.reports.scored import Scored
 
 TOP = 5
+LEAST = 1e-12
 RANKED = ("auroc", "average_precision", "calibration_error")
 
 
@@ -70,10 +72,15 @@ class Classification(Task):
     def learn(self, head: Head, computed: dict[str, Tensor]) -> None:
         """Fit the temperature, where it is asked for."""
         if "temperature" in head.calibrate and "probabilities" in computed:
-            logits = computed["probabilities"].clamp(min=torch.finfo(torch.float32).tiny).log()
+            # No probability is so small that an image of its class would decide alone.
+            logits = computed["probabilities"].clamp(min=LEAST).log()
             truth = computed["truth"]
             known = (truth == 1).any(1)
             head.temperature.fill_(fit_temperature(logits[known], truth[known].argmax(1)))
+
+    def probabilities(self, head: Head, logits: Tensor) -> Tensor:
+        """What the loss was made for, scaled so that the classes of an image sum to 1, at the fitted temperature."""
+        return log_probabilities(head, logits).softmax(1)
 
     def figure_names(self, stage: Stage) -> tuple[str, ...]:
         """Accuracies and F1; but for training also what is computed from probabilities."""
@@ -94,12 +101,12 @@ class Classification(Task):
 
     def intervals(self, computed: dict[str, Tensor]) -> dict[str, Interval]:
         """Of the accuracies and F1, by resampling images."""
-        confusion = computed["confusion"]
-        return {
-            "accuracy": sample_interval(confusion, metrics.accuracy),
-            "accuracy_macro": sample_interval(confusion, lambda m: metrics.recall(m).nanmean(-1)),
-            "f1": sample_interval(confusion, lambda m: metrics.dice(m).nanmean(-1)),
+        figures: dict[str, Callable[[Counts], Tensor]] = {
+            "accuracy": metrics.accuracy,
+            "accuracy_macro": lambda counts: metrics.recall(counts).nanmean(-1),
+            "f1": lambda counts: metrics.dice(counts).nanmean(-1),
         }
+        return sample_intervals(computed["confusion"], figures)
 
     def per_class(self, computed: dict[str, Tensor]) -> dict[str, dict[str, float]]:
         """Accuracy (recall), precision and F1 of each class."""
@@ -116,7 +123,7 @@ class Classification(Task):
         label = self.target.class_names[int(probabilities.argmax())]
         return Prediction(place.path, label=label, probabilities=probabilities)
 
-    def writer(self, folder: Path, root: Path | None) -> LabelWriter:
+    def writer(self, folder: Path, root: Path | None) -> Writer:
         """A table of classes and their probabilities."""
         return LabelWriter(folder, self.target.class_names)
 
@@ -128,8 +135,9 @@ class Classification(Task):
 
 
 def log_probabilities(head: Head, logits: Tensor) -> Tensor:
-    """Logits whose softmax are the probabilities that predictions show, also where the loss has its own ``(B, C)``."""
-    own = isinstance(head.loss, Loss) and type(head.loss).probabilities is not Loss.probabilities
-    if not own:
+    """Logits ``(B, C)`` whose softmax are the probabilities that predictions show, also where the loss has its own."""
+    loss = head.loss
+    if not isinstance(loss, Loss) or type(loss).probabilities is Loss.probabilities:
         return head.tempered(logits)
-    return head.probabilities(logits).float().clamp(min=torch.finfo(torch.float32).tiny).log()
+    # A class that a sparse loss rules out keeps the probability 0.
+    return head.tempered(loss.probabilities(logits).float().log())

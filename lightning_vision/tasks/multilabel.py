@@ -11,10 +11,10 @@ from torchmetrics import Metric
 
 from lightning_vision.inference.label_set_writer import LabelSetWriter
 from lightning_vision.inference.prediction import Place, Prediction
-from lightning_vision.metrics.bootstrap import Interval, row_interval
+from lightning_vision.metrics.bootstrap import MOST_IMAGES, MOST_RANKED, Interval, row_intervals
 from lightning_vision.metrics.calibration import fit_temperature, fit_thresholds
 from lightning_vision.metrics.multilabel import MultilabelScores
-from lightning_vision.metrics.ranking import UNKNOWN, average_precision
+from lightning_vision.metrics.ranking import UNKNOWN, drawn_average_precision
 from lightning_vision.tasks.base import Stage, Task
 from lightning_vision.types import TargetKind
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from lightning_vision.head import Head, HeadOutput
     from lightning_vision.reports.scored import Scored
 
-# Of the intervals: each draw ranks all images anew.
-DRAWS, MOST_RESAMPLED = 300, 2000
 FIGURES = ("mean_average_precision", "auroc", "f1", "f1_micro", "exact_match", "hamming_accuracy")
 
 
@@ -67,7 +65,8 @@ class Multilabel(Task):
         """Fit the temperature, then the thresholds, where they are asked for."""
         if "probabilities" not in computed:
             return
-        logits, truth = computed["probabilities"].double().logit(1e-30), computed["truth"]
+        # A probability that float32 rounds to 0 or 1 has no finite logit.
+        logits, truth = computed["probabilities"].double().logit(2.0**-25), computed["truth"]
         if "temperature" in head.calibrate:
             known = truth != UNKNOWN
             # One label is a choice of two classes, with the logits 0 and z.
@@ -88,16 +87,17 @@ class Multilabel(Task):
 
     def intervals(self, computed: dict[str, Tensor]) -> dict[str, Interval]:
         """Of the mean average precision, by resampling images."""
-        if "probabilities" not in computed or len(computed["truth"]) > MOST_RESAMPLED:
+        truth = computed["truth"] if "probabilities" in computed else None
+        if truth is None or len(truth) > MOST_IMAGES or truth.numel() > MOST_RANKED:
             return {}
 
-        def mean_average_precision(probabilities: Tensor, truth: Tensor) -> Tensor:
+        def mean_average_precision(probabilities: Tensor, truth: Tensor, times: Tensor) -> Tensor:
             known = [column != UNKNOWN for column in truth.T]
-            pairs = zip(probabilities.T, truth.T, known, strict=True)
-            return torch.stack([average_precision(p[k], t[k] == 1) for p, t, k in pairs]).nanmean()
+            columns = zip(probabilities.T, truth.T, known, strict=True)
+            figures = [drawn_average_precision(p[k], t[k] == 1, times[k]) for p, t, k in columns]
+            return torch.stack(figures).nanmean(0)
 
-        rows = computed["probabilities"], computed["truth"]
-        return {"mean_average_precision": row_interval(mean_average_precision, *rows, draws=DRAWS)}
+        return row_intervals({"mean_average_precision": mean_average_precision}, computed["probabilities"], truth)
 
     def per_class(self, computed: dict[str, Tensor]) -> dict[str, dict[str, float]]:
         """Average precision, F1 and number of positives of each label."""
@@ -108,8 +108,8 @@ class Multilabel(Task):
         }
 
     def probabilities(self, head: Head, logits: Tensor) -> Tensor:
-        """The sigmoid of each label."""
-        return logits.sigmoid()
+        """The sigmoid of each label, at the fitted temperature."""
+        return head.tempered(logits).sigmoid()
 
     def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
         """The probability of each label, and those at or above their thresholds."""

@@ -10,16 +10,19 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_vision.inference.open_set_writer import OpenSetWriter
 from lightning_vision.inference.prediction import Place, Prediction
-from lightning_vision.inference.writers import LabelWriter
 from lightning_vision.losses.base import Loss
 from lightning_vision.metrics import EpochScores
+from lightning_vision.metrics.bootstrap import MOST_IMAGES, Interval, row_intervals
 from lightning_vision.metrics.open_set import OpenSetScores, at_threshold, rejection_threshold
+from lightning_vision.metrics.ranking import drawn_auroc
 from lightning_vision.tasks.base import Stage
 from lightning_vision.tasks.classification import Classification, log_probabilities
 
 if TYPE_CHECKING:
     from lightning_vision.head import Head, HeadOutput
+    from lightning_vision.reports.scored import Scored
 
 UNKNOWN = "unknown"
 RANKED = ("unknown_auroc", "oscr")
@@ -41,7 +44,6 @@ class OpenSet(Classification):
 
     name: ClassVar[str] = "open_set"
     trained_as: ClassVar[str | None] = "classification"
-    covers_classes: ClassVar[bool] = False
     shown: ClassVar[tuple[str, ...]] = ("accuracy", "unknown_auroc")
 
     def buffers(self) -> dict[str, Tensor]:
@@ -52,7 +54,7 @@ class OpenSet(Classification):
         """Counts of the known images; but for training also the confidence of all."""
         known = super().scores(stage)
         assert isinstance(known, EpochScores)
-        return known if stage == "train" else _Both(known, OpenSetScores(self.target.num_classes, unknown=self._id))
+        return known if stage == "train" else _Both(known, OpenSetScores(unknown=self._id))
 
     @property
     def _id(self) -> int | None:
@@ -65,8 +67,9 @@ class OpenSet(Classification):
         assert target is not None
         logits = log_probabilities(head, output.logits)
         if isinstance(scores, _Both):
-            scores.known.update(logits, target, loss)
-            scores.all.update(logits, target, confidence=self.confidence(head, output))
+            counts_all = isinstance(head.loss, Loss) and head.loss.counts_unknown
+            scores.known.update(logits, target, None if counts_all else loss)
+            scores.all.update(logits, target, loss if counts_all else None, confidence=self.confidence(head, output))
         else:
             scores.update(logits, target, loss)
 
@@ -80,6 +83,11 @@ class OpenSet(Classification):
     def learn(self, head: Head, computed: dict[str, Tensor]) -> None:
         """Choose the threshold, and fit the temperature where it is asked for."""
         super().learn(head, computed)
+        if "temperature" in head.calibrate and "probabilities" in computed:
+            # The confidences so far are those without a temperature.
+            raw = computed["probabilities"]
+            tempered = (raw.log() / head.temperature.to(raw.device)).softmax(1)
+            computed["confidence"] = computed["confidence"] * tempered.amax(1) / raw.amax(1)
         head.threshold.fill_(rejection_threshold(computed["confidence"], computed["known"]))
         computed |= at_threshold(computed, float(head.threshold))
 
@@ -87,7 +95,9 @@ class OpenSet(Classification):
         """The figures of the known images, and of what is told apart at the head's threshold."""
         if not isinstance(scores, _Both):
             return super().compute(head, scores)
-        computed = scores.known.compute() | {k: v for k, v in scores.all.compute().items() if k != "loss"}
+        known, every = scores.known.compute(), scores.all.compute()
+        counts_all = isinstance(head.loss, Loss) and head.loss.counts_unknown
+        computed = known | every | {"loss": every["loss"] if counts_all else known["loss"]}
         return computed | at_threshold(computed, float(head.threshold))
 
     def figure_names(self, stage: Stage) -> tuple[str, ...]:
@@ -100,16 +110,29 @@ class OpenSet(Classification):
         more = {name: computed[name].item() for name in (*RANKED, *AT_THRESHOLD) if name in computed}
         return super().figures(computed) | more
 
+    def intervals(self, computed: dict[str, Tensor]) -> dict[str, Interval]:
+        """Of the figures of the known images, and of how well they are told from unknown ones."""
+        found, rows = super().intervals(computed), (computed["confidence"], computed["known"])
+        return found if len(rows[0]) > MOST_IMAGES else found | row_intervals({"unknown_auroc": drawn_auroc}, *rows)
+
     def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
         """The probability of each class, and the most probable one or ``unknown``; its confidence is the score."""
         found = super().prediction(head, output, place)
         hidden = None if output.hidden is None else output.hidden.unsqueeze(0)
         confidence = float(self.confidence(head, type(output)(output.logits.unsqueeze(0), hidden)))
-        return replace(found, score=confidence, label=found.label if confidence >= float(head.threshold) else UNKNOWN)
+        threshold = float(head.threshold)
+        label = found.label if confidence >= threshold else UNKNOWN
+        return replace(found, label=label, score=confidence, threshold=threshold)
 
-    def writer(self, folder: Path, root: Path | None) -> LabelWriter:
-        """A table of classes and their probabilities."""
-        return LabelWriter(folder, self.target.class_names)
+    def writer(self, folder: Path, root: Path | None) -> OpenSetWriter:
+        """A table of classes or ``unknown``, with the confidence, the threshold and the probabilities."""
+        return OpenSetWriter(folder, self.target.class_names)
+
+    def draw(self, scored: Scored) -> None:
+        """The confusion matrix with what is unknown, and a sheet of images with what was predicted."""
+        from lightning_vision.reports.open_set import draw
+
+        draw(scored)
 
 
 class _Both(Metric):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,8 +13,8 @@ from lightning_vision import metrics
 from lightning_vision.inference.prediction import Place, Prediction
 from lightning_vision.inference.restore import restore_size
 from lightning_vision.inference.writers import MaskWriter
-from lightning_vision.metrics import EpochScores
-from lightning_vision.metrics.bootstrap import Interval, PerImageConfusion, image_interval
+from lightning_vision.metrics import Counts, EpochScores
+from lightning_vision.metrics.bootstrap import Interval, PerImageConfusion, image_intervals
 from lightning_vision.reports.palette import class_palette
 from lightning_vision.tasks.base import Stage, Task
 from lightning_vision.types import TargetKind
@@ -34,7 +35,7 @@ class Segmentation(Task):
     published mean IoU: ``torchmetrics.MulticlassJaccardIndex``), ``pixel_accuracy``, ``mean_accuracy`` (mean of the
     classes' recalls), ``dice`` and ``frequency_weighted_iou``. Classes in neither truth nor prediction are left out of
     the means. Of a test also ``mean_iou_inner``: without the pixels within two of a border between true classes, where
-    annotators disagree.
+    annotators disagree; what is ignored is a class of its own there.
     """
 
     name: ClassVar[str] = "segmentation"
@@ -48,7 +49,7 @@ class Segmentation(Task):
     class_figures: ClassVar[tuple[str, ...]] = ("iou", "accuracy", "dice")
 
     def scores(self, stage: Stage) -> EpochScores:
-        """A confusion matrix; of a test also one of each image, as long as there are few."""
+        """A confusion matrix; of a test also the counts of each image, as long as there are few."""
         kind = ImageScores if stage == "test" else EpochScores
         return kind(self.target.num_classes, self.target.ignore_index)
 
@@ -71,16 +72,17 @@ class Segmentation(Task):
         }
 
     def intervals(self, computed: dict[str, Tensor]) -> dict[str, Interval]:
-        """Of all figures, by resampling images, where their matrices were kept."""
+        """Of the figures of all pixels, by resampling images, where their counts were kept."""
         if "per_image" not in computed:
             return {}
-        matrices = computed["per_image"]
-        return {
-            "mean_iou": image_interval(matrices, lambda m: metrics.iou(m).nanmean(-1)),
-            "pixel_accuracy": image_interval(matrices, metrics.accuracy),
-            "mean_accuracy": image_interval(matrices, lambda m: metrics.recall(m).nanmean(-1)),
-            "dice": image_interval(matrices, lambda m: metrics.dice(m).nanmean(-1)),
+        figures: dict[str, Callable[[Counts], Tensor]] = {
+            "mean_iou": lambda counts: metrics.iou(counts).nanmean(-1),
+            "pixel_accuracy": metrics.accuracy,
+            "mean_accuracy": lambda counts: metrics.recall(counts).nanmean(-1),
+            "dice": lambda counts: metrics.dice(counts).nanmean(-1),
+            "frequency_weighted_iou": metrics.frequency_weighted_iou,
         }
+        return image_intervals(computed["per_image"], figures)
 
     def per_class(self, computed: dict[str, Tensor]) -> dict[str, dict[str, float]]:
         """IoU, accuracy (recall) and Dice of each class."""
@@ -114,7 +116,7 @@ class Segmentation(Task):
 
 
 class ImageScores(EpochScores):
-    """What ``EpochScores`` counts, the matrix of each image, and the matrix of what lies inside of the true classes."""
+    """What ``EpochScores`` counts, the counts of each image, and the matrix of what lies inside of the true classes."""
 
     def __init__(self, num_classes: int, ignore_index: int | None = None) -> None:
         super().__init__(num_classes, ignore_index)
@@ -132,10 +134,10 @@ class ImageScores(EpochScores):
         self.inner.update(predicted, target.long().masked_fill(left_out, IGNORED))
 
     def compute(self) -> dict[str, Tensor]:
-        """What ``EpochScores`` gives, ``inner`` ``(C, C)`` and, if there are few images, ``per_image`` ``(N, C, C)``."""
-        matrices = self.images.compute()
+        """What ``EpochScores`` gives, ``inner`` ``(C, C)`` and, of few images, ``per_image`` ``(N, 3, C)``."""
+        counts = self.images.compute()
         found = super().compute() | {"inner": self.inner.compute()["confusion"]}
-        return found if matrices is None else found | {"per_image": matrices}
+        return found if counts is None else found | {"per_image": counts}
 
     def reset(self) -> None:
         """Start anew."""

@@ -6,7 +6,9 @@ Each function raises ``AssertionError`` with what is wrong.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +31,7 @@ def check_encoder(
 ) -> None:
     """Check shapes, truthfulness of ``info``, gradients, half precision, freezing and, with ``rebuild``, reloading.
 
-    The encoder is left frozen.
+    Embedding and pyramid together must be those of each alone. The encoder is left frozen.
 
     Args:
         encoder: A trainable encoder.
@@ -60,6 +62,7 @@ def check_encoder(
         assert all(o.isfinite().all() for o in outputs), f"not finite under autocast to {dtype}"
         assert all(o.is_floating_point() for o in outputs), "features are floating point"
 
+    _check_one_pass(encoder, x)
     encoder.eval()
     expected = encoder.embed(x)
     assert torch.equal(expected, encoder.embed(x)), "eval mode is deterministic"
@@ -77,6 +80,38 @@ def check_encoder(
         assert torch.equal(again.eval().embed(x), expected), "the rebuilt encoder computes the same"
 
     check_frozen(encoder, x)
+
+
+def _check_one_pass(encoder: Encoder, x: Tensor) -> None:
+    """Check that ``features`` gives what ``embed`` and ``pyramid`` do, and runs shared layers once if it says so."""
+    both = ("embedding", "pyramid")
+    encoder.eval()
+    found = encoder.features(x, both)
+    assert tuple(found) == both, f"features returns {list(found)} instead of {list(both)}"
+    assert torch.equal(cast(Tensor, found["embedding"]), encoder.embed(x)), "features gives the embedding of embed"
+    for level, expected in zip(found["pyramid"], encoder.pyramid(x), strict=True):
+        assert torch.equal(level, expected), "features gives the maps of pyramid"
+    if type(encoder).shared_features is Encoder.shared_features:
+        return
+    encoder.train()
+    alone = [_count_calls(encoder, x, (kind,)) for kind in both]
+    for name, calls in _count_calls(encoder, x, both).items():
+        once = max(counts[name] for counts in alone)
+        assert calls == once, f"{name} runs {calls} times for embedding and pyramid together instead of {once}"
+
+
+def _count_calls(encoder: Encoder, x: Tensor, wanted: Sequence[str]) -> Counter[str]:
+    """Count the calls of convolutions and linear layers, and the batches that norms with statistics have seen."""
+    counts: Counter[str] = Counter()
+    layers = [(name, m) for name, m in encoder.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    hooks = [m.register_forward_hook(lambda *_, name=name: counts.update([name])) for name, m in layers]
+    seen = {name: int(b) for name, b in encoder.named_buffers() if name.endswith("num_batches_tracked")}
+    with torch.no_grad():
+        encoder.features(x, wanted)
+    for hook in hooks:
+        hook.remove()
+    counts.update({name: int(encoder.get_buffer(name)) - before for name, before in seen.items()})
+    return counts
 
 
 def check_frozen(encoder: Encoder, x: Tensor) -> None:

@@ -107,7 +107,7 @@ def test_the_smallest_size_is_the_true_one(family: str, variant: str) -> None:
         with pytest.raises(ConfigError, match=f"at least {side} x {side} pixels"):
             encoder.embed(torch.randn(1, 3, side - 1, side))
         with pytest.raises(RuntimeError, match=r"too small|greater than actual input"):
-            encoder.model.embed(torch.randn(1, 3, side - 1, side))
+            encoder.model.levels(torch.randn(1, 3, side - 1, side))
 
 
 @pytest.mark.parametrize("family", ["alexnet", "squeezenet", "googlenet", "inceptionv3"])
@@ -156,19 +156,20 @@ class TestVit:
         larger.load_state_dict(state)
         trunk = VisionTransformer(plain, find_model("vit", "b_16"), keep_head=True).eval()
         x = torch.randn(2, 3, 112, 112)
-        torch.testing.assert_close(trunk.classify(x), larger(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(trunk.classify(trunk.levels(x)), larger(x), atol=1e-5, rtol=1e-5)
         tokens = torch.cat([larger.class_token.expand(2, -1, -1), larger._process_input(x)], 1)
         last = larger.encoder(tokens)[:, 1:].transpose(1, 2).reshape(2, 8, 7, 7)
-        torch.testing.assert_close(trunk.pyramid(x)[-1], last, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(trunk.pyramid(trunk.levels(x))[-1], last, atol=1e-5, rtol=1e-5)
 
     def test_maps_come_from_spread_depths(self) -> None:
         trunk = VisionTransformer(self.network(num_layers=12), find_model("vit", "b_16"), keep_head=False).eval()
         assert trunk._depths == [3, 6, 9, 12]
         x = torch.randn(1, 3, 32, 80)
-        maps = trunk.pyramid(x)
+        maps = trunk.pyramid(trunk.levels(x))
         assert [tuple(m.shape) for m in maps] == [(1, 8, 2, 5)] * 4
         trunk.encoder.layers[9] = nn.Identity()
-        assert [torch.equal(a, b) for a, b in zip(maps, trunk.pyramid(x), strict=True)] == [True, True, True, False]
+        changed = trunk.pyramid(trunk.levels(x))
+        assert [torch.equal(a, b) for a, b in zip(maps, changed, strict=True)] == [True, True, True, False]
 
     def test_weights_of_another_size_and_of_older_layouts_are_converted(self) -> None:
         trunk = VisionTransformer(self.network(), find_model("vit", "b_16"), keep_head=True)
@@ -214,7 +215,7 @@ class TestMaxVit:
         smaller.load_state_dict(state)
         trunk = MaxVit(plain, find_model("maxvit", "t"), keep_head=True).eval()
         x = torch.randn(2, 3, 96, 96)
-        torch.testing.assert_close(trunk.classify(x), smaller(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(trunk.classify(trunk.levels(x)), smaller(x), atol=1e-5, rtol=1e-5)
 
     @pytest.mark.parametrize("kind", ["window", "grid"])
     def test_partitions_of_an_oblong_map(self, kind: str) -> None:

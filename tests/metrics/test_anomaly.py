@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from torch import Tensor
 
 from lightning_vision.metrics import AnomalyScores, best_f1_threshold
@@ -20,44 +20,34 @@ def rows(size: int = 120) -> tuple[Tensor, Tensor]:
     return torch.randn(size, generator=generator) * 3 + 2 * target, target
 
 
-def scored(scores: Tensor, target: Tensor, threshold: float | None = 0.8) -> AnomalyScores:
-    metric = AnomalyScores(threshold)
+def scored(scores: Tensor, target: Tensor) -> AnomalyScores:
+    metric = AnomalyScores()
     metric.update(scores, target, torch.tensor(2.0))
     return metric
 
 
 def test_figures_against_scikit_learn() -> None:
     scores, target = rows()
-    called = scores >= 0.8
     expected = {
         "loss": 2,
         "auroc": roc_auc_score(target, scores),
         "average_precision": average_precision_score(target, scores),
-        "f1": f1_score(target, called),
-        "precision": precision_score(target, called),
-        "recall": recall_score(target, called),
-        "accuracy": (called == target).double().mean().item(),
     }
     found = scored(scores, target).compute()
     assert {name: value.item() for name, value in found.items()} == pytest.approx(expected)
 
 
-def test_without_a_threshold_only_the_order_is_judged() -> None:
-    assert set(scored(*rows(), threshold=None).compute()) == {"loss", "auroc", "average_precision"}
-
-
 def test_one_class_only_is_nan_without_a_warning() -> None:
     scores, target = rows()
-    found = scored(scores, torch.zeros_like(target), threshold=1e9).compute()
-    assert all(found[name].isnan() for name in ("auroc", "average_precision", "f1", "precision", "recall"))
-    assert found["accuracy"] == 1
+    found = scored(scores, torch.zeros_like(target)).compute()
+    assert all(found[name].isnan() for name in ("auroc", "average_precision"))
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
 def test_processes_give_the_figures_of_one(gathered: Callable[..., dict[str, Tensor]]) -> None:
     scores, target = rows()
     first, second = scored(scores[:33], target[:33]), scored(scores[33:], target[33:])
-    for ranks in ((first, second), (AnomalyScores(0.8), first, second)):
+    for ranks in ((first, second), (AnomalyScores(), first, second)):
         for name, value in scored(scores, target).compute().items():
             torch.testing.assert_close(gathered(*ranks)[name], value)
 

@@ -9,15 +9,34 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
 from lightning_vision import metrics
-from lightning_vision.metrics import PerImageConfusion, bootstrap, image_interval, row_interval, sample_interval
-from lightning_vision.metrics.ranking import auroc
+from lightning_vision.metrics import (
+    Counts,
+    PerImageConfusion,
+    bootstrap,
+    image_intervals,
+    row_intervals,
+    sample_intervals,
+)
+from lightning_vision.metrics.confusion import confusion_counts, counts_of
+from lightning_vision.metrics.ranking import auroc, drawn_auroc, drawn_average_precision
 
 
-def mean_iou(confusion: Tensor) -> Tensor:
+def mean_iou(confusion: Tensor | Counts) -> Tensor:
     return metrics.iou(confusion).nanmean(-1)
+
+
+FIGURES: dict[str, Callable[[Tensor | Counts], Tensor]] = {
+    "mean_iou": mean_iou,
+    "accuracy": metrics.accuracy,
+    "accuracy_macro": lambda confusion: metrics.recall(confusion).nanmean(-1),
+    "f1": lambda confusion: metrics.dice(confusion).nanmean(-1),
+    "frequency_weighted_iou": metrics.frequency_weighted_iou,
+}
+NOTHING = (pytest.approx(math.nan, nan_ok=True),) * 2
 
 
 def maps(images: int = 30) -> tuple[Tensor, Tensor]:
@@ -37,16 +56,20 @@ def collected(predicted: Tensor, target: Tensor, **settings: int) -> PerImageCon
     return metric
 
 
+def stacked(confusion: Tensor) -> Tensor:
+    return torch.stack(counts_of(confusion))
+
+
 class TestPerImageConfusion:
-    def test_each_image_has_its_own_matrix(self) -> None:
+    def test_each_image_has_its_own_counts(self) -> None:
         predicted, target = maps()
-        matrices = collected(predicted, target).compute()
-        assert matrices is not None
-        assert matrices.dtype == torch.int32
-        for matrix, found, truth in zip(matrices, predicted, target, strict=True):
+        counts = collected(predicted, target).compute()
+        assert counts is not None
+        assert counts.dtype == torch.int32
+        for image, found, truth in zip(counts, predicted, target, strict=True):
             scores = metrics.EpochScores(3, 255)
             scores.update(found.unsqueeze(0), truth.unsqueeze(0))
-            assert torch.equal(matrix.long(), scores.confusion)
+            assert torch.equal(image.double(), stacked(scores.confusion))
 
     def test_logits_and_an_ignored_class_among_the_others(self) -> None:
         predicted, target = maps()
@@ -54,24 +77,32 @@ class TestPerImageConfusion:
         logits = torch.nn.functional.one_hot(predicted, 3).movedim(3, 1).float()
         metric = PerImageConfusion(3, 1)
         metric.update(logits, target)
-        matrices = metric.compute()
+        counts = metric.compute()
         scores = metrics.EpochScores(3, 1)
         scores.update(logits, target)
-        assert matrices is not None
-        assert torch.equal(matrices.sum(0), scores.confusion)
+        assert counts is not None
+        assert torch.equal(counts.sum(0).double(), stacked(scores.confusion))
 
     def test_a_gpu_counts_all_images_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         predicted, target = maps()
         expected = collected(predicted, target).compute()
         monkeypatch.setattr(Tensor, "is_cuda", True)
         assert torch.equal(collected(predicted, target).compute(), expected)
+        monkeypatch.setattr(bootstrap, "BLOCK", 25)  # two images of twelve cells
+        assert torch.equal(collected(predicted, target).compute(), expected)
+
+    def test_a_batch_without_images(self) -> None:
+        predicted, target = maps()
+        metric = collected(predicted, target)
+        metric.update(predicted[:0], target[:0])
+        assert torch.equal(metric.compute(), collected(predicted, target).compute())
 
     @pytest.mark.parametrize("bound", [{"max_images": 29}, {"max_bytes": 29 * 36}])
     def test_too_many_images_leave_none(self, bound: dict[str, int]) -> None:
         predicted, target = maps()
         metric = collected(predicted, target, **bound)
         assert metric.compute() is None
-        assert not len(metric.rows("matrices"))
+        assert not len(metric.rows("counts"))
         metric.reset()
         metric.update(predicted[:5], target[:5])
         assert metric.compute().shape == (5, 3, 3)
@@ -91,47 +122,88 @@ class TestPerImageConfusion:
 
 class TestIntervals:
     def test_images_are_drawn_whole(self) -> None:
-        matrices = collected(*maps()).compute()
-        assert matrices is not None
-        low, high = image_interval(matrices, mean_iou, seed=1)
+        predicted, target = maps()
+        found = image_intervals(collected(predicted, target).compute(), FIGURES, seed=1)
+        matrices = torch.stack([confusion_counts(p, t, 3, 255) for p, t in zip(predicted, target, strict=True)])
         generator = np.random.default_rng(0)
-        figures = [mean_iou(matrices[generator.integers(30, size=30)].sum(0)).item() for _ in range(4000)]
-        expected = np.percentile(figures, [2.5, 97.5])
-        width = expected[1] - expected[0]
-        assert [low, high] == pytest.approx(expected, abs=0.12 * width)
+        drawn = torch.stack([matrices[generator.integers(30, size=30)].sum(0) for _ in range(4000)])
         # Pixels drawn one by one would say far too small an interval, because those of an image go together.
-        ends = sample_interval(matrices.sum(0), mean_iou)
-        assert ends[1] - ends[0] < 0.6 * width
+        by_pixel = sample_intervals(matrices.sum(0), FIGURES)
+        for name, figure in FIGURES.items():
+            expected = np.percentile(figure(drawn), [2.5, 97.5])
+            width = expected[1] - expected[0]
+            assert list(found[name]) == pytest.approx(expected, abs=0.12 * width), name
+            assert by_pixel[name][1] - by_pixel[name][0] < 0.6 * width
+
+    def test_samples_are_drawn_one_by_one(self) -> None:
+        generator = np.random.default_rng(0)
+        # The last class is in neither truth nor prediction, the one before only sometimes in a draw.
+        true = torch.tensor([0] * 40 + [1] * 30 + [2] * 25 + [3] * 2)
+        predicted = torch.where(torch.arange(97) % 3 == 0, (true + 1) % 4, true)
+        found = sample_intervals(confusion_counts(predicted, true, 5), FIGURES)
+        samples = [torch.from_numpy(generator.integers(97, size=97)) for _ in range(4000)]
+        drawn = torch.stack([confusion_counts(predicted[rows], true[rows], 5) for rows in samples])
+        for name, figure in FIGURES.items():
+            expected = np.percentile(figure(drawn), [2.5, 97.5])
+            assert list(found[name]) == pytest.approx(expected, abs=0.12 * (expected[1] - expected[0])), name
+
+    def test_rows_are_drawn_one_by_one(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        positive = torch.rand(60, generator=generator) < 0.3
+        scores = (torch.randn(60, generator=generator) + positive).round(decimals=1)
+        found = row_intervals({"area": drawn_auroc, "precision": drawn_average_precision}, scores, positive)
+        for name, figure in (("area", roc_auc_score), ("precision", average_precision_score)):
+            draws = torch.randint(60, (800, 60), generator=generator)
+            expected = np.percentile([figure(positive[rows], scores[rows]) for rows in draws], [2.5, 97.5])
+            assert list(found[name]) == pytest.approx(expected, abs=0.12 * (expected[1] - expected[0])), name
+
+    def test_what_is_alike_has_no_width(self) -> None:
+        confusion = torch.tensor([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
+        expected = {name: (figure(confusion).item(),) * 2 for name, figure in FIGURES.items()}
+        found = image_intervals(stacked(confusion).expand(9, 3, 3), FIGURES, draws=20)
+        assert found == {name: pytest.approx(ends, rel=1e-12) for name, ends in expected.items()}
+        one = sample_intervals(torch.tensor([[0, 7], [0, 0]]), FIGURES, draws=20)
+        assert one == dict.fromkeys(FIGURES, (0, 0))
+        scores, positive = torch.tensor([0.2, 0.8]).repeat(50), torch.tensor([False, True]).repeat(50)
+        assert row_intervals({"area": drawn_auroc}, scores, positive, draws=20) == {"area": (1, 1)}
 
     def test_blocks_and_seeds(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        matrices = collected(*maps()).compute()
-        whole = image_interval(matrices, mean_iou, draws=200)
-        assert image_interval(matrices, mean_iou, draws=200) == whole
-        assert image_interval(matrices, mean_iou, draws=200, seed=1) != whole
-        monkeypatch.setattr(bootstrap, "BLOCK", 100)
-        assert image_interval(matrices, mean_iou, draws=200) == pytest.approx(whole)
-        assert sample_interval(matrices.sum(0), mean_iou, draws=50)[0] > 0
+        predicted, target = maps()
+        counts, confusion = collected(predicted, target).compute(), confusion_counts(predicted, target, 3, 255)
+        rows = torch.rand(30, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 2 == 0
+
+        def all_intervals(seed: int = 0) -> list[tuple[float, float]]:
+            found = image_intervals(counts, FIGURES, draws=200, seed=seed)
+            found |= {"s": sample_intervals(confusion, FIGURES, draws=200, seed=seed)["f1"]}
+            return list((found | row_intervals({"r": drawn_auroc}, *rows, draws=200, seed=seed)).values())
+
+        whole = all_intervals()
+        assert all_intervals() == whole
+        assert all(one != other for one, other in zip(all_intervals(seed=1), whole, strict=True))
+        for block in (100, 1):
+            monkeypatch.setattr(bootstrap, "BLOCK", block)
+            assert all_intervals() == [pytest.approx(ends) for ends in whole]
 
     def test_the_order_of_images_and_rows_does_not_matter(self) -> None:
-        matrices = collected(*maps()).compute()
-        assert matrices is not None
+        counts = collected(*maps()).compute()
+        assert counts is not None
         other = torch.randperm(30, generator=torch.Generator().manual_seed(0))
-        assert image_interval(matrices[other], mean_iou, draws=50) == image_interval(matrices, mean_iou, draws=50)
-        scores, positive = torch.rand(30), torch.arange(30) % 2 == 0
-        shuffled = row_interval(auroc, scores[other], positive[other], draws=50)
-        assert shuffled == row_interval(auroc, scores, positive, draws=50)
+        assert image_intervals(counts[other], FIGURES, draws=50) == image_intervals(counts, FIGURES, draws=50)
+        figures, scores, positive = {"area": drawn_auroc}, torch.rand(30), torch.arange(30) % 2 == 0
+        shuffled = row_intervals(figures, scores[other], positive[other], draws=50)
+        assert shuffled == row_intervals(figures, scores, positive, draws=50)
 
     def test_accuracy_has_the_width_of_a_binomial(self) -> None:
         confusion = torch.tensor([[300, 50], [70, 180]])
-        low, high = sample_interval(confusion, metrics.accuracy)
+        low, high = sample_intervals(confusion, {"accuracy": metrics.accuracy})["accuracy"]
         deviation = math.sqrt(0.8 * 0.2 / 600)
         assert [low, high] == pytest.approx([0.8 - 1.96 * deviation, 0.8 + 1.96 * deviation], abs=0.2 * deviation)
 
-    def test_rows(self) -> None:
+    def test_the_area_has_the_width_of_its_formula(self) -> None:
         generator = torch.Generator().manual_seed(0)
         positive = torch.rand(200, generator=generator) < 0.5
         scores = torch.randn(200, generator=generator) + positive
-        low, high = row_interval(auroc, scores, positive, draws=300)
+        low, high = row_intervals({"area": drawn_auroc}, scores, positive)["area"]
         area = auroc(scores, positive).item()
         positives, negatives = int(positive.sum()), int((~positive).sum())
         # Hanley & McNeil 1982.
@@ -141,9 +213,9 @@ class TestIntervals:
         assert [low, high] == pytest.approx([area - 1.96 * deviation, area + 1.96 * deviation], abs=0.4 * deviation)
 
     def test_undefined_figures(self) -> None:
-        nothing = (pytest.approx(math.nan, nan_ok=True),) * 2
-        assert image_interval(torch.zeros(0, 3, 3), mean_iou) == nothing
-        assert image_interval(torch.zeros(2, 3, 3), mean_iou) == nothing
-        assert sample_interval(torch.zeros(3, 3), mean_iou) == nothing
-        assert row_interval(auroc, torch.zeros(0), torch.zeros(0)) == nothing
-        assert row_interval(auroc, torch.rand(3), torch.ones(3).bool(), draws=5) == nothing
+        figures, area = {"mean_iou": mean_iou}, {"area": drawn_auroc}
+        assert image_intervals(torch.zeros(0, 3, 3), figures) == {"mean_iou": NOTHING}
+        assert image_intervals(torch.zeros(2, 3, 3), figures) == {"mean_iou": NOTHING}
+        assert sample_intervals(torch.zeros(3, 3), figures) == {"mean_iou": NOTHING}
+        assert row_intervals(area, torch.zeros(0), torch.zeros(0).bool()) == {"area": NOTHING}
+        assert row_intervals(area, torch.rand(3), torch.ones(3).bool(), draws=5) == {"area": NOTHING}

@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 
 from lightning_vision import metrics
 from lightning_vision.metrics import EpochScores
-from lightning_vision.metrics.confusion import confusion_counts, count
+from lightning_vision.metrics.confusion import Counts, confusion_counts, count
 
 
 def maps(classes: int, ignore: int | None, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -149,6 +149,9 @@ def test_figures_of_many_matrices_are_those_of_each(figure: str) -> None:
     many = getattr(metrics, figure)(matrices)
     each = torch.stack([getattr(metrics, figure)(matrix) for matrix in matrices.flatten(0, 1)])
     torch.testing.assert_close(many.flatten(0, 1), each, equal_nan=True)
+    # The same from the counts alone, also as integers.
+    counts = Counts(matrices.diagonal(dim1=2, dim2=3), matrices.sum(3), matrices.sum(2))
+    assert torch.equal(getattr(metrics, figure)(counts).nan_to_num(-1), many.nan_to_num(-1))
 
 
 def test_two_processes_count_as_one(gathered: Callable[..., dict[str, torch.Tensor]]) -> None:

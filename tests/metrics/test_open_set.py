@@ -13,34 +13,31 @@ from sklearn.metrics import f1_score, roc_auc_score
 from torch import Tensor
 
 from lightning_vision.metrics import OpenSetScores
-from lightning_vision.metrics.open_set import rejection_threshold
+from lightning_vision.metrics.open_set import at_threshold, rejection_threshold
 
 SIZE, CLASSES = 150, 4
 
 
-def rows(background: int | None) -> tuple[Tensor, Tensor]:
+def rows() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(2)
     target = torch.randint(0, CLASSES, (SIZE,), generator=generator)
     logits = torch.randn(SIZE, CLASSES, generator=generator) + 2 * torch.nn.functional.one_hot(target, CLASSES)
-    if background is None:
-        unknown = torch.rand(SIZE, generator=generator) < 0.3
-        target[unknown] = -1
+    target[torch.rand(SIZE, generator=generator) < 0.3] = -1
     return logits, target
 
 
-@pytest.mark.parametrize("background", [None, 3, 0])
-def test_figures_against_loops(background: int | None) -> None:
-    logits, target = rows(background)
-    metric = OpenSetScores(CLASSES, background, threshold=0.6)
+def test_figures_against_loops() -> None:
+    logits, target = rows()
+    metric = OpenSetScores()
     for part in range(0, SIZE, 40):
         metric.update(logits[part : part + 40], target[part : part + 40], torch.tensor(0.5))
     computed = metric.compute()
+    computed |= at_threshold(computed, 0.6)
     found = {name: value.item() for name, value in computed.items() if value.ndim == 0}
     probabilities = logits.double().softmax(1)
-    classes = [c for c in range(CLASSES) if c != background]
-    predicted = torch.tensor([max(classes, key=lambda c: row[c].item()) for row in probabilities])
-    confidence = probabilities[:, classes].max(1).values
-    known = (target >= 0) & (target != (-1 if background is None else background))
+    predicted = torch.tensor([max(range(CLASSES), key=lambda c: row[c].item()) for row in probabilities])
+    confidence = probabilities.max(1).values
+    known = target >= 0
     assert found["loss"] == 0.5
     right = known & (predicted == target)
     assert found["known_accuracy"] == pytest.approx((right.sum() / known.sum()).item())
@@ -51,24 +48,15 @@ def test_figures_against_loops(background: int | None) -> None:
     kept = confidence >= 0.6
     assert found["known_kept"] == pytest.approx((kept & known).sum().item() / known.sum().item())
     assert found["unknown_recall"] == pytest.approx((~kept & ~known).sum().item() / (~known).sum().item())
-    f1 = f1_score(target.where(known, 99), predicted.where(kept, 99), labels=classes, average="macro")
+    f1 = f1_score(target.where(known, 99), predicted.where(kept, 99), labels=range(CLASSES), average="macro")
     assert found["open_set_f1"] == pytest.approx(f1)
     torch.testing.assert_close(computed["confidence"], confidence.float())
     for name, value in (("predicted", predicted), ("labels", target), ("known", known)):
         assert torch.equal(computed[name], value)
 
 
-def test_the_background_class_takes_its_share_of_the_confidence() -> None:
-    logits = torch.tensor([[2.0, 1.0, 5.0], [2.0, 1.0, -5.0]])
-    metric = OpenSetScores(3, background=2)
-    metric.update(logits, torch.tensor([2, 0]))
-    confidence, known = (metric.compute()[name] for name in ("confidence", "known"))
-    torch.testing.assert_close(confidence, logits.softmax(1)[:, :2].max(1).values)
-    assert known.tolist() == [False, True]
-
-
 def test_confidence_may_be_given_and_rows_ignored() -> None:
-    metric = OpenSetScores(2, ignore_index=255)
+    metric = OpenSetScores(ignore_index=255)
     metric.update(
         torch.tensor([[1.0, 0], [0, 1], [1, 0]]),
         torch.tensor([0, -1, 255]),
@@ -81,21 +69,22 @@ def test_confidence_may_be_given_and_rows_ignored() -> None:
 
 
 def test_edges_without_a_warning() -> None:
-    wrong = OpenSetScores(2)
+    wrong = OpenSetScores()
     wrong.update(torch.tensor([[1.0, 0], [1.0, 0]]), torch.tensor([1, -1]))
     assert wrong.compute()["oscr"] == 0
     for target, undefined in ((torch.tensor([-1, -1]), "known_accuracy"), (torch.tensor([0, 1]), "oscr")):
-        metric = OpenSetScores(2, threshold=0.5)
+        metric = OpenSetScores()
         metric.update(torch.tensor([[1.0, 0], [1.0, 0]]), target)
         found = metric.compute()
         assert math.isnan(found[undefined])
         assert math.isnan(found["unknown_auroc"])
+        assert math.isnan(at_threshold(found, 0.5)["known_kept" if undefined == "known_accuracy" else "unknown_recall"])
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
 def test_processes_give_the_figures_of_one(gathered: Callable[..., dict[str, Tensor]]) -> None:
-    logits, target = rows(None)
-    whole, first, second, none = (OpenSetScores(CLASSES, threshold=0.5) for _ in range(4))
+    logits, target = rows()
+    whole, first, second, none = (OpenSetScores() for _ in range(4))
     whole.update(logits, target)
     first.update(logits[:31], target[:31])
     second.update(logits[31:], target[31:])

@@ -21,6 +21,8 @@ from lightning_vision.metrics.ranking import (
     auroc_of_counts,
     average_precision,
     average_precision_of_counts,
+    drawn_auroc,
+    drawn_average_precision,
 )
 
 ROWS = st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=30)
@@ -46,6 +48,18 @@ def test_pairs_are_counted_one_by_one(rows: list[tuple[int, bool]]) -> None:
     pairs = [(a > b) + (a == b) / 2 for a, yes in rows if yes for b, no in rows if not no]
     found = auroc(torch.tensor([s for s, _ in rows]), torch.tensor([p for _, p in rows])).item()
     assert found == pytest.approx(sum(pairs) / len(pairs) if pairs else math.nan, nan_ok=True)
+
+
+@given(ROWS, st.integers(0, 2**31))
+def test_draws_are_figures_of_the_rows_as_often_as_they_were_drawn(rows: list[tuple[int, bool]], seed: int) -> None:
+    scores = torch.tensor([float(s) for s, _ in rows])
+    positive = torch.tensor([p for _, p in rows])
+    times = torch.randint(0, 3, (len(rows), 6), generator=torch.Generator().manual_seed(seed))
+    for drawn, figure in ((drawn_auroc, auroc), (drawn_average_precision, average_precision)):
+        each = [figure(scores.repeat_interleave(n), positive.repeat_interleave(n)) for n in times.T]
+        for dtype in (torch.float32, torch.float64):
+            found = drawn(scores, positive, times.to(dtype))
+            torch.testing.assert_close(found.double(), torch.stack(each), equal_nan=True, rtol=1e-12, atol=0)
 
 
 def test_scores_that_a_float32_sigmoid_would_call_equal() -> None:

@@ -227,7 +227,7 @@ def test_without_anomalies_in_validation_the_loss_is_monitored(discs: Path, tmp_
     assert decided.config["monitor"] == "val/loss"
     assert decided.config["callbacks"]["early_stopping"]["mode"] == "min"
     assert decided.reasons["monitor"] == "no validation image is anomalous"
-    with pytest.raises(ConfigError, match="needs normal and anomalous") as error:
+    with pytest.raises(ConfigError, match="tells two kinds of images apart") as error:
         plan(settings(normal, tmp_path / "run", monitor="val/auroc"))
     assert "monitor=val/loss" in str(error.value)
     result = lv.fit(**settings(normal, tmp_path / "run"))
@@ -355,7 +355,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(discs: Path, tmp_path: Path) -> 
         torch.load(tmp_path / name, weights_only=True)["state_dict"]
         for name in ("whole.ckpt", "again/checkpoints/last.ckpt")
     )
-    assert whole["heads.output.loss.squared_radius"] > 0
+    assert whole["heads.of_output.loss.squared_radius"] > 0
     for key, value in whole.items():
         assert torch.equal(value, again[key]), key
 

@@ -231,7 +231,7 @@ def spied(config: dict[str, Any]) -> tuple[Spy, VisionModule, Any, Trainer]:
     return spy, module, data, trainer
 
 
-@pytest.mark.parametrize("batch_size", [1, 5, 23, 100])
+@pytest.mark.parametrize("batch_size", [2, 5, 23, 100])
 def test_views_of_an_image_stay_together_in_every_batch(discs: Path, tmp_path: Path, batch_size: int) -> None:
     # Without any change the two views of an image are one image, and the rows of a pair are equal.
     off = {

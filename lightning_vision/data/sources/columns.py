@@ -144,7 +144,7 @@ def flag_columns(table: Table, names: Sequence[str], argument: str = "target") -
     Raises:
         ConfigError: One is not there, or is named twice, or there is none.
     """
-    found = tuple(existing(table, argument, str(name)) for name in names)
+    found = tuple(existing(table, argument, str(name), names) for name in names)
     if not found or len(set(found)) < len(found):
         raise ConfigError(
             f"data.{argument} names columns of yes and no, each once",
@@ -270,8 +270,8 @@ def all_usual(header: Sequence[str], names: Sequence[str]) -> list[str]:
     return [lower[name] for name in names if name in lower]
 
 
-def existing(table: Table, argument: str, name: str) -> str:
-    """The name of a column that a setting names.
+def existing(table: Table, argument: str, name: str, among: Sequence[str] = ()) -> str:
+    """The name of a column that a setting names; ``among``: all that it names, where these are several.
 
     Raises:
         ConfigError: There is none of this name.
@@ -283,6 +283,8 @@ def existing(table: Table, argument: str, name: str) -> str:
         way = f"data.inputs=[{','.join(table.header[:2])}]"
     elif near is None and argument in ("group", "split"):
         way = f"data.{argument}=null"  # any other column would be taken without a word, and mean nothing
+    elif among and near is not None:
+        way = override(f"data.{argument}", [near if other == name else str(other) for other in among])
     else:
         way = override(f"data.{argument}", near or table.header[0])
     raise ConfigError(

@@ -91,7 +91,8 @@ class RawLabels:
         elif label_map is not None:
             cells = apply_label_map(cells, label_map, where, problems.error, [str(word) for word in self.unknown or ()])
             # The names in the order of the map, also those that no row has.
-            names = names or tuple(dict.fromkeys(label_map.values()))
+            words = {str(word) for word in self.unknown or ()}
+            names = names or tuple(name for name in dict.fromkeys(label_map.values()) if name not in words)
         if self.kind == "label":
             unknown = tuple(dict.fromkeys(str(word).strip() for word in self.unknown or ()))
 
