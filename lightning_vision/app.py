@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -415,7 +416,8 @@ def _evaluate(trainer: Any, module: VisionModule, data: VisionDataModule, split:
             figures |= {f"{prefix}/{figure}/{class_name}": value for class_name, value in values.items()}
         if split == "test":
             for figure, ends in head.task.intervals(head.results[split]).items():
-                figures |= {f"{prefix}/{figure}/{end}": value for end, value in zip(ENDS, ends, strict=True)}
+                if all(map(math.isfinite, ends)):
+                    figures |= {f"{prefix}/{figure}/{end}": value for end, value in zip(ENDS, ends, strict=True)}
     return figures
 
 

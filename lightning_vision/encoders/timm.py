@@ -33,6 +33,8 @@ DEPTHS = 4
 ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 # Their final norm belongs to the classifier: timm returns maps without it only.
 NORM_IN_HEAD = ("Hiera", "HieraDet")
+# They run their final norm for the last map and again for the head, and its statistics would move twice.
+NORMED_TWICE = ("DPN", "EfficientFormerV2", "NextViT", "ResNetV2", "StarNet", "SwiftFormer", "Visformer")
 # What timm itself says about the weights of a model; in model_kwargs it wins over what timm says.
 OVERLAY = "pretrained_cfg_overlay"
 # Names that are no model of timm, but a place where one was saved with timm.
@@ -177,7 +179,7 @@ class TimmEncoder(Encoder):
         if len(wanted) == 1:
             final, maps = None, self._intermediates(sized)
         elif padded is x:
-            final, maps = self._intermediates(sized, intermediates_only=False)
+            final, maps = self._final_and_intermediates(sized)
         else:
             final, maps = self.model.forward_features(self._sized(x)), self._intermediates(sized)
         if self._fixed_size is not None:
@@ -199,15 +201,19 @@ class TimmEncoder(Encoder):
         logits: Tensor = self.model.forward_head(found[0])
         return logits
 
-    def _intermediates(self, x: Tensor, intermediates_only: bool = True) -> Any:
-        """Return the maps, or both what the head sees and the maps."""
-        return self.model.forward_intermediates(
-            x,
-            indices=self._indices,
-            norm=type(self.model).__name__ not in NORM_IN_HEAD,
-            stop_early=intermediates_only,
-            intermediates_only=intermediates_only,
+    def _intermediates(self, x: Tensor) -> list[Tensor]:
+        norm = type(self.model).__name__ not in NORM_IN_HEAD
+        maps: list[Tensor] = self.model.forward_intermediates(
+            x, indices=self._indices, norm=norm, stop_early=True, intermediates_only=True
         )
+        return maps
+
+    def _final_and_intermediates(self, x: Tensor) -> tuple[Any, list[Tensor]]:
+        """Return what the head sees, and the maps."""
+        kind = type(self.model).__name__
+        norm = kind not in (*NORM_IN_HEAD, *NORMED_TWICE)
+        final, maps = self.model.forward_intermediates(x, indices=self._indices, norm=norm)
+        return final, [*maps[:-1], final] if kind in NORMED_TWICE else maps
 
     def _sized(self, x: Tensor) -> Tensor:
         """Resize for a model that is tied to one size, pad for one that has a smallest size."""

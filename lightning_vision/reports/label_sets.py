@@ -38,9 +38,9 @@ def draw(scored: Scored) -> None:
         truth, guess = truths[i].numpy(), chosen[i].numpy()
         right = ", ".join(_names(truth == 1, target)) or "none"
         # Names do not fit, so of a set that is wrong the difference is shown.
-        missed, alarms = (truth == 1) & ~guess, (truth == 0) & guess
-        wrong = [f"{sign}{name}" for sign, which in (("-", missed), ("+", alarms)) for name in _names(which, target)]
-        samples.append((image, right, " ".join(wrong) or right, certainty[i].item(), title))
+        different = {"missed": (truth == 1) & ~guess, "wrong": (truth == 0) & guess}
+        wrong = [f"{word} {', '.join(_names(which, target))}" for word, which in different.items() if which.any()]
+        samples.append((image, right, "; ".join(wrong) or right, certainty[i].item(), title))
     label_sheet(samples, scored.plots / "predictions.png")
 
 

@@ -76,6 +76,28 @@ def test_running_statistics_see_a_batch_once(name: str) -> None:
     assert batches_seen(encoder) == {1}
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dpn48b",
+        "efficientformerv2_s0",
+        "nextvit_small",
+        "resnetv2_18",
+        "starnet_s050",
+        "swiftformer_xs",
+        "visformer_tiny",
+        "densenet121",
+    ],
+)
+def test_a_final_norm_of_timm_sees_a_batch_once(name: str) -> None:
+    torch.manual_seed(0)
+    encoder, x = TimmEncoder(None, name, use_pretrained=False).train(), torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        encoder.features(x, BOTH)
+        assert batches_seen(encoder) == {1}
+        assert_as_alone(encoder.eval(), x, BOTH)
+
+
 def test_dropout_is_the_same_for_both() -> None:
     torch.manual_seed(0)
     encoder = MLPMixer(8, 16, 16, 16, 4, dropout=0.5, image_size=32).train()
