@@ -383,7 +383,7 @@ def _check_monitor(monitor: str, module: VisionModule) -> None:
     known = [*module.figure_names("val"), *module.figure_names("train")]
     of_classes = module.class_figures()
     if monitor not in known and monitor not in of_classes:
-        near = nearest(monitor, [*known, *of_classes]) or known[1]
+        near = nearest(monitor, known) or nearest(monitor, of_classes) or known[1]
         raise ConfigError(
             "There is no such figure to monitor.",
             given=f"monitor={monitor}",

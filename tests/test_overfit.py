@@ -62,13 +62,14 @@ def overfit(name: str, image: Tensor, mask: Tensor) -> tuple[float, float, int]:
     node = OmegaConf.load(conf_dir() / "decoder" / f"{name}.yaml")
     node = {**node, **{key: value for key, value in FITTING.items() if key in node}}
     known = mask[mask != VOID]
-    dense = class_constants(str(node["_target_"]))["output"] == "mask"
+    output = class_constants(str(node["_target_"]))["output"]
+    dense, scores = output == "mask", output == "score"
     num_classes = int(known.max()) + 1 if dense else len(image)
     decoder = instantiate(node, info=encoder.info, num_classes=num_classes)
     assert isinstance(decoder, Decoder)
-    # Without masks each image is a class of its own.
-    target = mask if dense else torch.arange(len(image))
-    loss_node = OmegaConf.load(conf_dir() / "loss" / "softmax_cross_entropy.yaml")
+    # Without masks each image is a class of its own; of scores every second image is an anomaly.
+    target = mask if dense else torch.arange(len(image)) % (2 if scores else len(image))
+    loss_node = OmegaConf.load(conf_dir() / "loss" / f"{'deep_sad' if scores else 'softmax_cross_entropy'}.yaml")
     loss_of = instantiate(loss_node, num_classes=num_classes, class_names=None, ignore_index=VOID)
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-2)
     size = (image.shape[-2], image.shape[-1])
@@ -78,7 +79,8 @@ def overfit(name: str, image: Tensor, mask: Tensor) -> tuple[float, float, int]:
         logits = decoder(features, size)
         value = loss_of(logits, target)
         loss = value.item()
-        accuracy = float((logits.max(1).indices == target)[target != VOID].float().mean())
+        predicted = (logits > 1).long() if scores else logits.max(1).indices
+        accuracy = float((predicted == target)[target != VOID].float().mean())
         if step >= FEWEST_STEPS and loss < CLOSE_TO_ZERO:
             break
         optimizer.zero_grad()

@@ -180,6 +180,7 @@ def test_no_class_but_the_background() -> None:
         DiceLoss(1, include_background=False)
 
 
+@pytest.mark.slow  # it is no dependency: pip install --no-deps segmentation-models-pytorch
 def test_is_that_of_a_published_library() -> None:
     published = pytest.importorskip("segmentation_models_pytorch").losses.DiceLoss
     logits, target = drawn(5, void=0.2)

@@ -244,6 +244,7 @@ def test_ids_beyond_the_classes_are_refused() -> None:
         LovaszSoftmaxLoss(4)(logits, target)
 
 
+@pytest.mark.slow  # it is no dependency: pip install --no-deps segmentation-models-pytorch
 def test_is_that_of_a_published_library() -> None:
     theirs = pytest.importorskip("segmentation_models_pytorch").losses.LovaszLoss
     logits, target = drawn(5, 3, 0.2)
