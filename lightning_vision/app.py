@@ -17,7 +17,8 @@ from lightning_vision.config import ACTIONS, compose, instantiate
 from lightning_vision.errors import ConfigError, DataError, listed
 from lightning_vision.monitor import better
 from lightning_vision.outputs import main_output, outputs_of
-from lightning_vision.resolve import Plan, look, plain, read_index, resolve, targets_of
+from lightning_vision.reading import read_index, targets_of
+from lightning_vision.resolve import Plan, look, plain, resolve
 from lightning_vision.settings import (
     OWN,
     for_checkpoint,

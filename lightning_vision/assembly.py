@@ -32,7 +32,8 @@ from lightning_vision.inlet import Inlet, reduce_cells
 from lightning_vision.losses.base import Loss
 from lightning_vision.module import VisionModule
 from lightning_vision.outputs import OutputPlan, columns_of, in_order, monitors_of, outputs_of
-from lightning_vision.resolve import Plan, calibrated
+from lightning_vision.pairing import calibrated
+from lightning_vision.resolve import Plan
 from lightning_vision.signatures import class_constants
 from lightning_vision.tasks import task_class
 from lightning_vision.types import IMAGENET_STATS, FeatureInfo, Geometry, PixelStats, TargetSpec

@@ -12,9 +12,9 @@ import torch
 import lightning_vision as lv
 from lightning_vision.config import instantiate
 from lightning_vision.errors import ConfigError
+from lightning_vision.loss_choice import loss_tasks
 from lightning_vision.losses.base import Loss
 from lightning_vision.options import load_option
-from lightning_vision.resolve import loss_tasks
 from lightning_vision.searchpath import options_of
 from lightning_vision.tasks import TASKS, task_constants
 from lightning_vision.testing.conformance import _example, _known, check_loss

@@ -17,7 +17,7 @@ from lightning_vision.decoders.base import Decoder
 from lightning_vision.decoders.zero_shot import ZeroShotDecoder
 from lightning_vision.encoders.base import Encoder
 from lightning_vision.errors import ConfigError
-from lightning_vision.resolve import keeps_head
+from lightning_vision.pairing import keeps_head
 from lightning_vision.signatures import class_constants
 from lightning_vision.testing import conformance
 from lightning_vision.testing.conformance import check_encoder

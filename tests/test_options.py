@@ -8,10 +8,11 @@ import pytest
 
 from lightning_vision import compose
 from lightning_vision.errors import ConfigError
+from lightning_vision.loss_choice import loss_tasks
 from lightning_vision.options import expand, load_option
 from lightning_vision.outputs import in_order
 from lightning_vision.overrides import spread
-from lightning_vision.resolve import loss_tasks, plain
+from lightning_vision.resolve import plain
 from lightning_vision.searchpath import options_of
 
 TWO = {"mask": {"decoder": "unet", "loss": "dice"}, "scene": {"target": "label", "decoder": "classifier"}}
