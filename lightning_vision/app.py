@@ -85,8 +85,8 @@ def build(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> t
 
     Args:
         config: What ``compose`` returned, or override words as on the command line.
-        choices: Options and scalars by name: ``encoder="resnet", image_size=64``; ``data`` also takes a pair of
-            images and targets (arrays, PIL images or paths), a data frame, or a Hugging Face dataset.
+        choices: Options and scalars by name: ``encoder="resnet", image_size=64``; ``data`` also takes images
+            (arrays, PIL images or paths), a pair of images and targets, a data frame, or a Hugging Face dataset.
 
     Returns:
         The LightningModule and the LightningDataModule.
@@ -99,9 +99,9 @@ def fit(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> Res
 
     Args:
         config: What ``compose`` returned, or override words as on the command line.
-        choices: Options and scalars by name: ``encoder="resnet", image_size=64``; ``data`` also takes a pair of
-            images and targets (arrays, PIL images or paths), a data frame, or a Hugging Face dataset. ``checkpoint=``
-            resumes: all settings that are not given are those of the checkpoint.
+        choices: Options and scalars by name: ``encoder="resnet", image_size=64``; ``data`` also takes images
+            (arrays, PIL images or paths), a pair of images and targets, a data frame, or a Hugging Face dataset.
+            ``checkpoint=`` resumes: all settings that are not given are those of the checkpoint.
 
     Raises:
         ConfigError: A setting is wrong, or two do not go together.

@@ -32,7 +32,7 @@ def choose_loss(node: dict[str, Any], reasons: dict[str, str], prefix: str = "")
     served = loss_tasks(node["loss"])
     if task not in served:
         usual = task_constants(task)["default_loss"]
-        fitting = [name for name in options_of("loss") if task in loss_tasks(load_option("loss", name))]
+        fitting = [name for name in losses_by_name() if task in loss_tasks(load_option("loss", name))]
         fitting.sort(key=lambda name: name != usual)
         raise ConfigError(
             "The loss does not serve the task.",
@@ -72,5 +72,10 @@ def loss_tasks(node: Mapping[str, Any]) -> list[str]:
 
 def loss_name(node: Mapping[str, Any]) -> str:
     """The option that a loss came from, else its class."""
-    nodes = {load_option("loss", name).get("_target_"): name for name in reversed(options_of("loss"))}
+    nodes = {load_option("loss", name).get("_target_"): name for name in losses_by_name()}
     return " + ".join(nodes.get(part["_target_"], part["_target_"]) for part in loss_parts(node))
+
+
+def losses_by_name() -> list[str]:
+    """The options of the group that are losses, aliases left out."""
+    return [name for name, file in options_of("loss").items() if "_target_" in file.read_text(encoding="utf-8")]

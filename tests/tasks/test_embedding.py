@@ -267,3 +267,12 @@ def test_views_differ_and_validation_compares_the_same_ones_each_time(discs: Pat
     (first, *_), (second, *_) = spy.seen
     assert torch.equal(first, second)
     assert ((first[0::2] - first[1::2]).abs().amax(1) > 1e-6).all()
+
+
+@pytest.mark.parametrize("kind", [list, np.asarray])
+def test_images_alone_from_python_are_learned_from(tmp_path: Path, kind: Any) -> None:
+    images = kind(np.random.default_rng(0).integers(0, 255, (20, 12, 12, 3), dtype=np.uint8))
+    plain = {"encoder": "stacked_cnn", "decoder": "projector", "augmentation": "views", "image_size": 12, "epochs": 1}
+    found = lv.fit(data=images, **plain, overrides={"output_dir": str(tmp_path), "encoder.out_channels": 4})
+    assert found.module.config["monitor"] == "val/loss"
+    assert set(found.metrics) == {"epochs", "best", "test/loss"}

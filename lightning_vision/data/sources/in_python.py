@@ -25,9 +25,10 @@ def settings_of(data: Any, base: str | None = None) -> dict[str, Any]:
     """Return the settings of ``data=table`` that read an object.
 
     Args:
-        data: A pair of images and targets; a data frame, whose image columns hold paths, encoded bytes, Pillow images,
-            arrays, tensors or mappings with ``path`` or ``bytes``, and whose other columns hold text, numbers, or lists
-            of text (sets of labels); or a Hugging Face Dataset or DatasetDict.
+        data: A pair of images and targets; a list of images, or an array ``(N, ...)`` of them; a data frame, whose
+            image columns hold paths, encoded bytes, Pillow images, arrays, tensors or mappings with ``path`` or
+            ``bytes``, and whose other columns hold text, numbers, or lists of text (sets of labels); or a Hugging Face
+            Dataset or DatasetDict.
         base: Where images and table are written; None = the user's cache folder.
 
     Raises:
@@ -48,10 +49,12 @@ def settings_of(data: Any, base: str | None = None) -> dict[str, Any]:
     if hasattr(data, "columns") and hasattr(data, "__getitem__") and hasattr(data, "shape"):
         # Relative paths start where Python does, not where the table is written.
         return {"data.path": table_of_frame(data, base), "data.root": os.getcwd()}
+    if isinstance(data, list) or getattr(data, "ndim", 0) == 4:  # images alone
+        return {"data.path": write_table({"image": _spooled(data, "image", base)}, base)}
     raise ConfigError(
         "data is nothing that can be read",
         given=type(data).__name__,
-        expected="the name of an option, a pair (images, targets), a data frame, or a Hugging Face dataset",
+        expected="the name of an option, images, a pair (images, targets), a data frame, or a Hugging Face dataset",
     )
 
 
