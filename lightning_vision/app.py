@@ -410,15 +410,14 @@ def _evaluate(trainer: Any, module: VisionModule, data: VisionDataModule, split:
             trainer.loggers = []  # these figures are of no epoch: they would become one more row of metrics.csv
             rows = trainer.validate(module, data, verbose=False)
     figures = {key: float(value) for key, value in rows[0].items()}
-    heads = module.named_heads()
-    for name, head in heads:
-        prefix = split if len(heads) == 1 else f"{split}/{name}"
+    for name, head in module.named_heads():
+        prefix = f"{split}/{module.prefix(name)}"
         for figure, values in head.task.per_class(head.results[split]).items():
-            figures |= {f"{prefix}/{figure}/{class_name}": value for class_name, value in values.items()}
+            figures |= {f"{prefix}{figure}/{class_name}": value for class_name, value in values.items()}
         if split == "test":
             for figure, ends in head.task.intervals(head.results[split]).items():
                 if all(map(math.isfinite, ends)):
-                    figures |= {f"{prefix}/{figure}/{end}": value for end, value in zip(ENDS, ends, strict=True)}
+                    figures |= {f"{prefix}{figure}/{end}": value for end, value in zip(ENDS, ends, strict=True)}
     return figures
 
 

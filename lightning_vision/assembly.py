@@ -12,13 +12,12 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import Trainer
-from omegaconf import OmegaConf
 from torch import nn
 from torch.optim import Optimizer
 
 from lightning_vision import checkpoint as checkpoints
 from lightning_vision.allocator import keep_freed_memory
-from lightning_vision.config import instantiate, options_of
+from lightning_vision.config import instantiate
 from lightning_vision.data.datamodule import VisionDataModule
 from lightning_vision.data.embeddings import EmbeddingCache, worth_caching
 from lightning_vision.data.index import SampleIndex
@@ -31,7 +30,8 @@ from lightning_vision.head import Head, HeadOutput
 from lightning_vision.inlet import Inlet, reduce_cells
 from lightning_vision.losses.base import Loss
 from lightning_vision.module import VisionModule
-from lightning_vision.outputs import OutputPlan, columns_of, in_order, monitors_of, outputs_of
+from lightning_vision.options import load_option
+from lightning_vision.outputs import OutputPlan, columns_of, in_order, monitors_of, outputs_of, setting_prefix
 from lightning_vision.pairing import calibrated
 from lightning_vision.resolve import Plan
 from lightning_vision.signatures import class_constants
@@ -51,8 +51,8 @@ def build_module(plan: Plan) -> VisionModule:
     config = plan.config
     encoder = _build_encoder(config, plan.encoder_rebuild)
     stats = _pixel_stats(encoder, plan.preprocessing.standardize_image, plan.geometry)
-    for output in plan.outputs.values():
-        _decide_neck(output, plan.reasons, encoder)
+    for name, output in plan.outputs.items():
+        _decide_neck(output, plan.reasons, encoder, setting_prefix(config, name))
         if not output.target.class_names and class_constants(output.node["decoder"]["_target_"])["ready"]:
             output.target = replace(output.target, class_names=_all_classes(encoder, output.node))
     module = _assemble(encoder, config, plan.outputs, plan.geometry, stats)
@@ -207,7 +207,7 @@ def _build_loss(node: Mapping[str, Any], target: TargetSpec) -> Loss:
     more = {"losses": parts} if parts else {}
     loss = instantiate(
         own,
-        nn.Module,
+        Loss,
         num_classes=target.num_classes,
         class_names=target.class_names,
         ignore_index=target.ignore_index,
@@ -285,22 +285,22 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
 
 
-def _decide_neck(output: OutputPlan, reasons: dict[str, str], encoder: Encoder) -> None:
+def _decide_neck(output: OutputPlan, reasons: dict[str, str], encoder: Encoder, prefix: str) -> None:
     """Put the neck into the config, as a part of its own or null, where it is ``auto``."""
     node = output.node
     if not (node["neck"] or {}).get("auto"):
         return
     constants = class_constants(node["decoder"]["_target_"])
     name = neck_of(constants, encoder.info)
-    node["neck"] = None if name is None else OmegaConf.to_container(OmegaConf.load(options_of("neck")[name]))
+    node["neck"] = None if name is None else load_option("neck", name)
     if constants["consumes"] != "pyramid":
-        reasons["neck"] = "the decoder takes no maps"
+        reasons[f"{prefix}neck"] = "the decoder takes no maps"
     elif not encoder.info.one_scale:
-        reasons["neck"] = "the encoder's maps have several strides"
+        reasons[f"{prefix}neck"] = "the encoder's maps have several strides"
     else:
         taken = "as they are" if name is None else f"through the neck {name}"
         stride = encoder.info.strides[0]
-        reasons["neck"] = f"the encoder's maps all have stride {stride}; the decoder takes them {taken}"
+        reasons[f"{prefix}neck"] = f"the encoder's maps all have stride {stride}; the decoder takes them {taken}"
 
 
 def _decide_embeddings(plan: Plan, module: VisionModule) -> None:

@@ -62,7 +62,7 @@ class Head(nn.Module):
         self,
         decoder: Decoder,
         task: Task,
-        loss: nn.Module | None = None,
+        loss: Loss | None = None,
         neck: nn.Module | None = None,
         weight: float = 1.0,
         column: str | None = None,
@@ -105,7 +105,7 @@ class Head(nn.Module):
     @property
     def views(self) -> int:
         """Augmented views of each image that its loss compares."""
-        return self.loss.views if isinstance(self.loss, Loss) else 1
+        return 1 if self.loss is None else self.loss.views
 
     def forward(
         self, features: Features, size: tuple[int, int], others: Mapping[str, HeadOutput] | None = None
@@ -148,8 +148,7 @@ class Head(nn.Module):
         if self.loss is None:
             raise RuntimeError("this module was built without a loss: it predicts only")
         known: Mapping[str, object] = {"features": output.hidden, "inputs": inputs, "score": score}
-        needs = self.loss.needs if isinstance(self.loss, Loss) else ()
-        value: Tensor = self.loss(output.logits, target, **{name: known[name] for name in needs})
+        value: Tensor = self.loss(output.logits, target, **{name: known[name] for name in self.loss.needs})
         return value
 
     def count_later(self, logits: Tensor, target: Tensor | None) -> None:

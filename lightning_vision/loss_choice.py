@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_vision.config import options_of
 from lightning_vision.errors import ConfigError, listed
-from lightning_vision.options import load_option
+from lightning_vision.options import load_option, parts_of
 from lightning_vision.signatures import class_constants
 from lightning_vision.tasks import TASKS, task_constants
 
 
-def choose_loss(node: dict[str, Any], reasons: dict[str, str], prefix: str = "") -> None:
+def choose_loss(node: dict[str, Any], reasons: dict[str, str], prefix: str) -> None:
     """Put the task's own loss in the place of ``auto``, and refuse one that does not go with task or decoder.
 
     Args:
@@ -32,7 +31,7 @@ def choose_loss(node: dict[str, Any], reasons: dict[str, str], prefix: str = "")
     served = loss_tasks(node["loss"])
     if task not in served:
         usual = task_constants(task)["default_loss"]
-        fitting = [name for name in losses_by_name() if task in loss_tasks(load_option("loss", name))]
+        fitting = [name for name, loss in parts_of("loss").items() if task in loss_tasks(loss)]
         fitting.sort(key=lambda name: name != usual)
         raise ConfigError(
             "The loss does not serve the task.",
@@ -72,10 +71,5 @@ def loss_tasks(node: Mapping[str, Any]) -> list[str]:
 
 def loss_name(node: Mapping[str, Any]) -> str:
     """The option that a loss came from, else its class."""
-    nodes = {load_option("loss", name).get("_target_"): name for name in losses_by_name()}
+    nodes = {loss["_target_"]: name for name, loss in parts_of("loss").items()}
     return " + ".join(nodes.get(part["_target_"], part["_target_"]) for part in loss_parts(node))
-
-
-def losses_by_name() -> list[str]:
-    """The options of the group that are losses, aliases left out."""
-    return [name for name, file in options_of("loss").items() if "_target_" in file.read_text(encoding="utf-8")]

@@ -24,7 +24,7 @@ from lightning_vision.head import Head, HeadOutput
 from lightning_vision.inference.original import score_at_original_size
 from lightning_vision.inlet import Features
 from lightning_vision.optim import learning_rates, parameter_groups
-from lightning_vision.outputs import OF, in_order, monitors_of
+from lightning_vision.outputs import OF, figure_prefix, in_order, monitors_of
 from lightning_vision.tasks.base import Task
 from lightning_vision.types import Batch, Geometry, PixelStats
 
@@ -323,14 +323,14 @@ class VisionModule(LightningModule):
             if head.train_scores is not None:
                 head.count_now()
                 figures = head.task.figures(head.train_scores.compute())
-                row |= {f"train/{self._prefix(name)}{k}": torch.tensor(v) for k, v in figures.items()}
+                row |= {f"train/{self.prefix(name)}{k}": torch.tensor(v) for k, v in figures.items()}
                 head.train_scores.reset()
         row |= {f"lr/{name}": torch.tensor(rate) for name, rate in self.rates.items()}
         self.log_dict(row, sync_dist=True)
 
-    def _prefix(self, name: str) -> str:
-        """What stands before the figures of an output: nothing where it is the only one."""
-        return f"{name}/" if len(self.heads) > 1 else ""
+    def prefix(self, name: str) -> str:
+        """What stands before the figures of an output, behind their split: nothing where it is the only one."""
+        return figure_prefix(self.names, name)
 
     def figure_names(self, stage: Literal["train", "val"]) -> list[str]:
         """Every figure that an epoch reports for a split, by its full name."""
@@ -340,13 +340,13 @@ class VisionModule(LightningModule):
             figures = head.task.figure_names(stage) if scored else ()
             if len(self.heads) > 1 and stage == "val":
                 figures = ("loss", *figures)
-            names += [f"{self._prefix(name)}{figure}" for figure in figures]
+            names += [f"{self.prefix(name)}{figure}" for figure in figures]
         return [f"{stage}/{name}" for name in names]
 
     def class_figures(self) -> list[str]:
         """Every figure of a class that the validation has, by its full name; each can be monitored."""
         return [
-            f"val/{self._prefix(name)}{figure}/{class_name}"
+            f"val/{self.prefix(name)}{figure}/{class_name}"
             for name, head in self.named_heads()
             for figure in head.task.class_figures
             for class_name in head.task.target.class_names
@@ -354,7 +354,7 @@ class VisionModule(LightningModule):
 
     def progress_figures(self) -> list[str]:
         """The figures that stand in the line of an epoch, by full name."""
-        shown = [f"val/{self._prefix(name)}{figure}" for name, head in self.named_heads() for figure in head.task.shown]
+        shown = [f"val/{self.prefix(name)}{figure}" for name, head in self.named_heads() for figure in head.task.shown]
         return ["train/loss", "val/loss", *shown]
 
     # Evaluation
@@ -425,7 +425,7 @@ class VisionModule(LightningModule):
                 head.task.learn(head, computed)
             head.calibrating = False
             head.results[split] = computed
-            prefix = f"{split}/{self._prefix(name)}"
+            prefix = f"{split}/{self.prefix(name)}"
             losses[name] = row[f"{prefix}loss"] = computed["loss"].float()
             figures = head.task.figures(computed)
             if split == "test" and head.original_scores is not None:
@@ -433,7 +433,7 @@ class VisionModule(LightningModule):
                 head.original_scores.reset()
             row |= {f"{prefix}{k}": torch.tensor(v) for k, v in figures.items()}
             scores.reset()
-            row |= self._monitored(f"{split}/{self._prefix(name)}", head, computed)
+            row |= self._monitored(f"{split}/{self.prefix(name)}", head, computed)
         row[f"{split}/loss"] = self._total(losses)
         # The counts are summed over ranks already; the mean over equal values only satisfies Lightning's check.
         self.log_dict(row, sync_dist=True)

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.normal_class import occurring
 from lightning_vision.errors import ConfigError
-from lightning_vision.outputs import main_output, outputs_of
+from lightning_vision.outputs import figure_prefix, outputs_of
+from lightning_vision.reading import labels_of
 from lightning_vision.tasks import TASKS, task_constants
 
 # Figures that should be small.
@@ -28,7 +29,7 @@ def decide_monitor(config: dict[str, Any], index: SampleIndex, reasons: dict[str
         outputs = outputs_of(config)
         name, node = next(iter(outputs.items()))
         task = node["task"]
-        prefix = "val/" if len(outputs) == 1 else f"val/{name}/"
+        prefix = f"val/{figure_prefix(outputs, name)}"
         if not validated:
             config["monitor"], reasons["monitor"] = "train/loss", "there is no validation split"
         elif task == "anomaly" and (lacking := _lacking(index, name, config)):
@@ -61,7 +62,7 @@ def decide_monitor(config: dict[str, Any], index: SampleIndex, reasons: dict[str
 
 def _lacking(index: SampleIndex, name: str, config: Mapping[str, Any]) -> str | None:
     """What the validation split has none of, where anomalous and normal images are to be told apart."""
-    labels = index.main_labels if name == main_output(config) else index.further_targets[name]
+    labels = labels_of(index, config, name)
     assert labels is not None
     assert labels.label is not None
     there = occurring(labels.label, index.split, "val")
@@ -72,7 +73,7 @@ def _require_both(config: Mapping[str, Any], index: SampleIndex) -> None:
     """Refuse to monitor a figure that needs two kinds of images where the validation split has one."""
     outputs = outputs_of(config)
     for name, node in outputs.items():
-        prefix = "val/" if len(outputs) == 1 else f"val/{name}/"
+        prefix = f"val/{figure_prefix(outputs, name)}"
         figure = str(config["monitor"]).removeprefix(prefix)
         lacking = None
         if node["task"] == "anomaly" and figure not in ("loss", config["monitor"]):

@@ -47,6 +47,12 @@ def load_option(group: str, name: str, key: str = "") -> dict[str, Any]:
     return node
 
 
+def parts_of(group: str) -> dict[str, dict[str, Any]]:
+    """The parts of a group by the names of their options: neither aliases nor ``auto``."""
+    nodes = {name: _loaded(str(file)) for name, file in options_of(group).items()}
+    return {name: load_option(group, name) for name, node in nodes.items() if "_target_" in node}
+
+
 @cache
 def _loaded(file: str) -> dict[str, Any]:
     from omegaconf import OmegaConf

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -70,6 +70,16 @@ def outputs_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The node of each output, with ``decoder``, ``neck``, ``loss`` and ``task``; a single output is the root's."""
     several = config.get("outputs")
     return dict(several) if several else {SINGLE: config}  # type: ignore[dict-item]
+
+
+def setting_prefix(config: Mapping[str, Any], name: str) -> str:
+    """What stands before the settings of an output: nothing for those of a single one, which are the root's."""
+    return f"outputs.{name}." if config.get("outputs") else ""
+
+
+def figure_prefix(outputs: Sized, name: str) -> str:
+    """What stands before the figures of one of these outputs, behind their split: nothing where it is the only one."""
+    return f"{name}/" if len(outputs) > 1 else ""
 
 
 def main_output(config: Mapping[str, Any]) -> str:

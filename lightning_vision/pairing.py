@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from lightning_vision.config import options_of
 from lightning_vision.data.index import Problem, SampleIndex
 from lightning_vision.data.normal_class import occurring
 from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.loss_choice import loss_name, loss_parts
-from lightning_vision.outputs import main_output, outputs_of
-from lightning_vision.reading import targets_of
+from lightning_vision.options import parts_of
+from lightning_vision.outputs import outputs_of, setting_prefix
+from lightning_vision.reading import labels_of, targets_of
 from lightning_vision.signatures import class_constants
 from lightning_vision.tasks import TASKS, task_constants
 
-# Probabilities that a counter keeps (metrics/ranking.py, which imports torch).
-MAX_STORED = 20_000_000
 # What an encoder has where nothing of it is trained.
 NOT_TRAINED = {"trainable": False, "skip": True}
 
 
-def check_neck(node: dict[str, Any], prefix: str = "") -> None:
+def check_neck(node: dict[str, Any], prefix: str) -> None:
     """Refuse a neck that nothing would go through; ``auto`` is decided when the encoder's maps are known."""
     neck, decoder = node["neck"], node["decoder"]["_target_"]
     if not neck or neck.get("auto") or class_constants(decoder)["consumes"] == "pyramid":
@@ -36,15 +32,13 @@ def check_neck(node: dict[str, Any], prefix: str = "") -> None:
     )
 
 
-def check_head(node: Mapping[str, Any], encoder: Mapping[str, Any], prefix: str = "") -> None:
+def check_head(node: Mapping[str, Any], encoder: Mapping[str, Any], prefix: str) -> None:
     """Refuse a decoder that lives on the encoder's pretrained weights where there are none, or no classifier."""
     constants = class_constants(node["decoder"]["_target_"])
     if not constants["ready"]:
         return
     if constants["consumes"] == "logits" and not keeps_head(encoder):
-        having = [
-            name for name, path in options_of("encoder").items() if keeps_head(cast(DictConfig, OmegaConf.load(path)))
-        ]
+        having = [name for name, other in parts_of("encoder").items() if keeps_head(other)]
         raise ConfigError(
             "The decoder applies the classifier that came with the encoder's weights, and this encoder has none.",
             given=f"{node['decoder']['_target_']} with {encoder['_target_']}",
@@ -59,7 +53,7 @@ def check_head(node: Mapping[str, Any], encoder: Mapping[str, Any], prefix: str 
         )
 
 
-def keeps_head(encoder: Mapping[str, Any] | DictConfig) -> bool:
+def keeps_head(encoder: Mapping[str, Any]) -> bool:
     """Whether an encoder can keep the classifier of its pretrained weights."""
     return "keep_head" in class_constants(encoder["_target_"])["injected"]
 
@@ -112,7 +106,7 @@ def check_weights(config: Mapping[str, Any]) -> None:
     outputs = outputs_of(config)
     whole = []
     for name, node in outputs.items():
-        prefix = f"outputs.{name}." if len(outputs) > 1 else ""
+        prefix = setting_prefix(config, name)
         inner = [part.get("weight", 1) for part in loss_parts(node["loss"])]
         own = node.get("weight", 1) if node is not config else 1
         whole.append(own * node["loss"].get("weight", 1) * sum(inner))
@@ -136,7 +130,7 @@ def check_labels(config: Mapping[str, Any], index: SampleIndex) -> None:
         part["_target_"]
         for node in outputs_of(config).values()
         for part in loss_parts(node["loss"])
-        if node["task"] == "embedding" and class_constants(part["_target_"]).get("needs_target")
+        if node["task"] == "embedding" and class_constants(part["_target_"])["needs_target"]
     ]
     if needing and index.target is None:
         raise ConfigError(
@@ -151,7 +145,7 @@ def lacking_rows(config: Mapping[str, Any], index: SampleIndex) -> list[Problem]
     """Say what is not learned, because no row shows it."""
     found = []
     for name, node in outputs_of(config).items():
-        labels = index.main_labels if name == main_output(config) else index.further_targets.get(name)
+        labels = labels_of(index, config, name)
         if labels is None or labels.label is None:
             continue
         if node["task"] == "anomaly" and index.counts()["val"]:
@@ -223,11 +217,12 @@ def check_calibration(config: Mapping[str, Any], index: SampleIndex) -> None:
             )
     rows = index.counts()["val"]
     targets = targets_of(index, config).values()
-    if rows * max(target.num_classes for target in targets) > MAX_STORED:
+    most = min(task_constants(task)["max_stored"] for task in tasks)
+    if rows * max(target.num_classes for target in targets) > most:
         raise ConfigError(
             "The validation split is too large to fit on: its probabilities are not kept.",
             given=f"calibrate={config['calibrate']}, {rows} validation rows",
-            expected=f"at most {MAX_STORED} probabilities, rows times classes",
+            expected=f"at most {most} probabilities, rows times classes",
             override="calibrate=null",
         )
     if not rows:

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any, cast
 
 from lightning_vision.config import instantiate
-from lightning_vision.data.index import SampleIndex
+from lightning_vision.data.index import FurtherTarget, SampleIndex
 from lightning_vision.data.normal_class import as_normal_or_not, find_normal_class, normal_or_not
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.loss_choice import loss_parts
-from lightning_vision.outputs import columns_of, main_output, outputs_of
+from lightning_vision.outputs import main_output, outputs_of, setting_prefix
 from lightning_vision.signatures import class_constants
 from lightning_vision.tasks import task_constants
 from lightning_vision.types import TargetKind, TargetSpec
@@ -53,20 +53,25 @@ def targets_of(index: SampleIndex, config: Mapping[str, Any]) -> dict[str, Targe
     return {name: own if name == main else index.further_targets[name].target for name in outputs_of(config)}
 
 
+def labels_of(index: SampleIndex, config: Mapping[str, Any], name: str) -> FurtherTarget | None:
+    """The labels of an output; None where it has masks, or no targets."""
+    return index.main_labels if name == main_output(config) else index.further_targets.get(name)
+
+
 def normal_or_not_of(index: SampleIndex, config: dict[str, Any], reasons: dict[str, str]) -> SampleIndex:
     """Of the classes that anomaly detection is to learn, make two; its config gets the name of the normal one."""
-    main, columns = main_output(config), columns_of(config)
-    for name, node in outputs_of(config).items():
-        labels = index.main_labels if name == main else index.further_targets.get(name)
+    outputs, main = outputs_of(config), main_output(config)
+    for name, node in outputs.items():
+        labels = labels_of(index, config, name)
         if node["task"] != "anomaly" or labels is None:
             continue
-        key = "decoder.normal_class" if len(columns) == 1 else f"outputs.{name}.decoder.normal_class"
+        key = f"{setting_prefix(config, name)}decoder.normal_class"
         normal, reasons[key] = find_normal_class(labels, index.split, node["decoder"]["normal_class"], key)
         node["decoder"]["normal_class"] = normal
         wanted = any(class_constants(part["_target_"])["trains_on_anomalies"] for part in loss_parts(node["loss"]))
         if name == main:
             # Other outputs learn from anomalous images too; the losses leave out those that they do not want.
-            index = as_normal_or_not(index, normal, wanted or len(columns) > 1)
+            index = as_normal_or_not(index, normal, wanted or len(outputs) > 1)
         else:
             index = replace(index, further_targets={**index.further_targets, name: normal_or_not(labels, normal)})
     return index
@@ -76,7 +81,7 @@ def background_as_unknown(config: dict[str, Any], reasons: dict[str, str]) -> No
     """Take the background class of a loss for what it means: rows that belong to none of the classes."""
     data = config["data"]
     for name, node in outputs_of(config).items():
-        key = f"outputs.{name}.loss" if config.get("outputs") else "loss"
+        key = f"{setting_prefix(config, name)}loss"
         given = node["loss"].get("background_class")
         if given is None:
             continue

@@ -18,7 +18,7 @@ from lightning_vision.errors import ConfigError, listed
 from lightning_vision.loss_choice import choose_loss, loss_tasks
 from lightning_vision.monitor import decide_monitor
 from lightning_vision.options import expand
-from lightning_vision.outputs import OutputPlan, columns_of, in_order, main_output, outputs_of
+from lightning_vision.outputs import OutputPlan, columns_of, in_order, main_output, outputs_of, setting_prefix
 from lightning_vision.pairing import (
     check_calibration,
     check_encoder_training,
@@ -91,16 +91,10 @@ def resolve(cfg: DictConfig | Mapping[str, Any], source: str | Sequence[str] | N
     """
     config = plain(cfg)
     expand(config)
-    reasons: dict[str, str] = {}
-    several = bool(config.get("outputs"))
+    reasons = _tasks_and_losses(config)
     for name, node in outputs_of(config).items():
-        why: dict[str, str] = {}
-        prefix = f"outputs.{name}." if several else ""
-        _task(node, config, why, prefix)
-        choose_loss(node, why, prefix)
-        reasons |= {f"{prefix}{key}": reason for key, reason in why.items()}
-        check_neck(node, prefix)
-        check_head(node, config["encoder"], prefix)
+        check_neck(node, setting_prefix(config, name))
+        check_head(node, config["encoder"], setting_prefix(config, name))
     check_inputs(config)
     check_views(config)
     check_weights(config)
@@ -139,10 +133,7 @@ def look(cfg: DictConfig | Mapping[str, Any]) -> tuple[SampleIndex, dict[str, An
     """
     config = plain(cfg)
     expand(config)
-    reasons: dict[str, str] = {}
-    for node in outputs_of(config).values():
-        _task(node, config, reasons)
-        choose_loss(node, reasons)
+    reasons = _tasks_and_losses(config)
     background_as_unknown(config, reasons)
     index = read_index(config, strict=False)
     try:
@@ -150,6 +141,18 @@ def look(cfg: DictConfig | Mapping[str, Any]) -> tuple[SampleIndex, dict[str, An
     except ConfigError as error:
         index.problems = (*index.problems, Problem("error", str(error)))
         return index, config
+
+
+def _tasks_and_losses(config: dict[str, Any]) -> dict[str, str]:
+    """Decide the task and the loss of every output; return why they are what they are."""
+    reasons: dict[str, str] = {}
+    for name, node in outputs_of(config).items():
+        why: dict[str, str] = {}
+        prefix = setting_prefix(config, name)
+        _task(node, config, why, prefix)
+        choose_loss(node, why, prefix)
+        reasons |= {f"{prefix}{key}": reason for key, reason in why.items()}
+    return reasons
 
 
 def _index(config: dict[str, Any]) -> SampleIndex:
@@ -176,7 +179,7 @@ def _files(config: Mapping[str, Any], source: str | Sequence[str]) -> SampleInde
     return replace(index, target=TargetSpec("label", names))
 
 
-def _task(node: dict[str, Any], config: Mapping[str, Any], reasons: dict[str, str], prefix: str = "") -> None:
+def _task(node: dict[str, Any], config: Mapping[str, Any], reasons: dict[str, str], prefix: str) -> None:
     output = class_constants(node["decoder"]["_target_"])["output"]
     served, task = tasks_of(output), node["task"]
     if task == "auto":

@@ -14,6 +14,8 @@ MaskValues = Literal["index", "binary", "threshold", "color"]
 Color = tuple[int, int, int]
 Palette = tuple[Color, ...]
 Split = Literal["train", "val", "test"]
+# In a set of labels: nobody knows whether it belongs there.
+UNKNOWN = 255
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning_vision.annotations import kind_of, suggestion
 from lightning_vision.errors import ConfigError, listed, nearest
+from lightning_vision.options import parts_of
 from lightning_vision.overrides import override
 from lightning_vision.searchpath import default_of, groups, options_of
 from lightning_vision.signatures import COMPUTED, Parameter, describe
@@ -76,10 +77,8 @@ def unknown_key(key: str, value: Any, tree: Mapping[str, Any], choices: Mapping[
 
 def no_settings(group: str, name: str, value: Any) -> ConfigError:
     """Word the error for a setting of a part that is chosen later, such as ``loss=auto``."""
-    import yaml
-
-    nodes = {o: yaml.safe_load(file.read_text(encoding="utf-8")) for o, file in options_of(group).items()}
-    options = [o for o, node in nodes.items() if "_target_" in node]
+    nodes = parts_of(group)
+    options = list(nodes)
     having = sorted((o for o in options if name in nodes[o]), key=lambda o: len(nodes[o]))  # the simplest first
     return ConfigError(
         f"{group}=auto has no settings: it chooses the {group} by itself",

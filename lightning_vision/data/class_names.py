@@ -22,6 +22,21 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)")
 _COLORED = re.compile(r"(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\S.*)")
 
 
+def find_file(given: str, folder: str, key: str) -> str:
+    """Return the path of a file that a setting names, looked up as it is and then in ``folder``.
+
+    Raises:
+        ConfigError: There is no such file.
+    """
+    name = os.path.expanduser(given)
+    tried = [os.path.abspath(name), os.path.join(folder, name)]
+    path = next((p for p in tried if os.path.isfile(p)), None)
+    if path is None:
+        expected = " or ".join(dict.fromkeys(tried))
+        raise ConfigError(f"{key} is no file", given=given, expected=expected, override=f"{key}=null")
+    return path
+
+
 def read_class_names(
     class_names: str | Sequence[object] | None, folder: str, key: str = "data.class_names"
 ) -> tuple[str, ...] | None:
@@ -38,11 +53,7 @@ def read_class_names(
     if class_names is None:
         return None
     if isinstance(class_names, str):
-        given = os.path.expanduser(class_names)
-        tried = [os.path.abspath(given), os.path.join(folder, given)]
-        path = next((p for p in tried if os.path.isfile(p)), None)
-        if path is None:
-            raise ConfigError(f"{key} is no file", given=class_names, expected=" or ".join(dict.fromkeys(tried)))
+        path = find_file(class_names, folder, key)
         with open(path, encoding="utf-8-sig") as file:
             names = [line.strip() for line in file]
         while names and not names[-1]:

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from lightning_vision.data.class_names import Distinct, number_names
 from lightning_vision.data.index import PackedStrings
-from lightning_vision.data.label_sets import NO, UNKNOWN, YES, LabelSets
+from lightning_vision.data.label_sets import NO, YES, LabelSets
 from lightning_vision.errors import ConfigError, DataError, listed
+from lightning_vision.types import UNKNOWN
 
 LIST_MARK = "\x02"  # no white space, so that stripping leaves it, and in no text that people write
 _FLAGS = {"1": YES, "1.0": YES, "true": YES, "yes": YES, "0": NO, "0.0": NO, "false": NO, "no": NO, "": UNKNOWN}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
+from lightning_vision.data.class_names import find_file
 from lightning_vision.data.index import PackedStrings
 from lightning_vision.errors import ConfigError, DataError, listed, nearest
 
@@ -28,14 +28,7 @@ def read_label_map(given: str | Mapping[str, str] | None, folder: str) -> dict[s
     if isinstance(given, Mapping):
         found: object = given
     else:
-        path = os.path.expanduser(given)
-        tried = [os.path.abspath(path), os.path.join(folder, path)]
-        file = next((p for p in tried if os.path.isfile(p)), None)
-        if file is None:
-            expected = " or ".join(dict.fromkeys(tried))
-            raise ConfigError(
-                "data.label_map is no file", given=given, expected=expected, override="data.label_map=null"
-            )
+        file = find_file(given, folder, "data.label_map")
         found = _mapping(file) if file.lower().endswith((".json", ".yaml", ".yml")) else _lines(file)
     if not isinstance(found, Mapping) or not found or any(isinstance(v, Mapping | list) for v in found.values()):
         raise ConfigError(

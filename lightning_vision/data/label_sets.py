@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-YES, NO, UNKNOWN = 1, 0, 255
+from lightning_vision.types import UNKNOWN
+
+YES, NO = 1, 0
 _BLOCK = 1 << 14  # rows that are unpacked at once
 
 

@@ -22,11 +22,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
 
-from lightning_vision.data.label_sets import UNKNOWN
 from lightning_vision.data.modes import Failure, Mode, Wait
 from lightning_vision.data.ranks import rank_and_world
 from lightning_vision.errors import DataError
-from lightning_vision.types import Batch
+from lightning_vision.types import UNKNOWN, Batch
 
 THREAD_PREFIX = "lv-decode"
 

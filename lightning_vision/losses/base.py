@@ -27,6 +27,8 @@ class Loss(nn.Module):
             decoder's last layer; ``inputs`` and ``score``, the model's own input ``(B, ...)`` and the function from
             there to the scores ``(B,)``.
         counts_unknown: Whether its mean is over the rows of no class too, whose target is ``ignore_index``.
+        needs_target: Whether it cannot do without targets where its task can (``embedding``).
+        trains_on_anomalies: Whether anomalous images count for it too (``anomaly``).
         views: Augmented views of each image in a training batch; those of one image lie behind each other.
     """
 
@@ -34,6 +36,8 @@ class Loss(nn.Module):
     tasks: ClassVar[tuple[str, ...]]
     needs: ClassVar[tuple[str, ...]] = ()
     counts_unknown: ClassVar[bool] = False
+    needs_target: ClassVar[bool] = False
+    trains_on_anomalies: ClassVar[bool] = True
     views: ClassVar[int] = 1
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -41,18 +41,19 @@ class CombinedLoss(Loss):
         # torch's names of parts have no dots, as entmax_1.5_loss has.
         self.losses = torch.nn.ModuleList(losses.values())
         self.weight = weight
-        self._wanted = [(loss, loss.needs) for loss in losses.values()]
         self.needs = tuple(dict.fromkeys(name for loss in losses.values() for name in loss.needs))  # type: ignore[misc]
         self.counts_unknown = any(loss.counts_unknown for loss in losses.values())  # type: ignore[misc]
-        self.trains_on_anomalies = any(getattr(loss, "trains_on_anomalies", True) for loss in losses.values())
+        self.trains_on_anomalies = any(loss.trains_on_anomalies for loss in losses.values())  # type: ignore[misc]
         self.views = max(loss.views for loss in losses.values())  # type: ignore[misc]
 
     def forward(self, logits: Tensor, target: Tensor | None, **known: object) -> Tensor:
         """Return the sum; ``known``: what some of the losses take beside logits and target (see ``Loss.needs``)."""
-        terms = [loss(logits, target, **{name: known[name] for name in needs}) for loss, needs in self._wanted]
+        terms = [loss(logits, target, **{name: known[name] for name in loss.needs}) for loss in self._parts()]
         return self.weight * torch.stack(terms).sum()
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Those of the first loss."""
-        found: Tensor = self._wanted[0][0].probabilities(logits)
-        return found
+        return self._parts()[0].probabilities(logits)
+
+    def _parts(self) -> list[Loss]:
+        return cast("list[Loss]", list(self.losses))

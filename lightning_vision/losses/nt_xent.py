@@ -41,7 +41,6 @@ class NTXentLoss(Loss):
 
     tasks: ClassVar[tuple[str, ...]] = ("embedding",)
     views: ClassVar[int] = 2
-    needs_target: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -11,9 +11,7 @@ from torch.nn import functional as F
 
 from lightning_vision.losses.base import Loss, at_least_float32
 from lightning_vision.losses.class_weights import per_class
-from lightning_vision.types import Between
-
-UNKNOWN = 255  # in a multilabel target: it is not known whether the class is there
+from lightning_vision.types import UNKNOWN, Between
 
 
 def one_vs_rest(logits: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:

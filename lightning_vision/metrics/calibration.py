@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lightning_vision.metrics.anomaly import best_f1_threshold
-from lightning_vision.metrics.ranking import UNKNOWN
+from lightning_vision.types import UNKNOWN
 
 # Temperatures beyond say that the logits separate the classes without error, or say nothing of them.
 COLDEST, HOTTEST = 0.01, 100.0

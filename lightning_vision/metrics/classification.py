@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from lightning_vision.metrics.confusion import EpochScores
-from lightning_vision.metrics.ranking import MAX_STORED, UNKNOWN, Ranking
+from lightning_vision.metrics.ranking import MAX_STORED, Ranking
+from lightning_vision.types import UNKNOWN
 
 # Bins of the calibration error, as usual since Guo et al. 2017.
 CALIBRATION_BINS = 15

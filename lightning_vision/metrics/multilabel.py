@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_vision.metrics.ranking import MAX_STORED, UNKNOWN, Ranking
+from lightning_vision.metrics.ranking import MAX_STORED, Ranking
+from lightning_vision.types import UNKNOWN
 
 
 class MultilabelScores(Ranking):

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from lightning_vision.metrics.base import Scores
 from lightning_vision.metrics.confusion import count
+from lightning_vision.types import UNKNOWN
 
 # Of stored numbers: 80 MB in float32.
 MAX_STORED = 20_000_000
 # Bins of equal width in log-odds, as far as float32 tells probabilities from one; all beyond is in the outer bins.
 BINS, LOG_ODDS = 1000, 17.0
-UNKNOWN = 255
 
 
 def auroc(scores: Tensor, positive: Tensor) -> Tensor:

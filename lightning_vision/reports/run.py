@@ -34,7 +34,7 @@ def report_figures(
     for name, head in heads:
         single = len(heads) == 1
         head.task.draw(Scored(module, name, data, split, plots if single else plots / name))
-        prefix = f"{split}/" if single else f"{split}/{name}/"
+        prefix = f"{split}/{module.prefix(name)}"
         overall = {k: v for k, v in metrics.items() if k.startswith(prefix) and k.count("/") == prefix.count("/")}
         title = f"{split} split" if single else f"{split} split, {name}"
         ends = {key: (metrics.get(f"{key}/ci95_low"), metrics.get(f"{key}/ci95_high")) for key in overall}

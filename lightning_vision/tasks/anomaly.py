@@ -74,7 +74,7 @@ class Anomaly(Task):
         scores.known = _decoder(head).threshold
         scores.update(output.logits, anomalous)
         # The mean over what the loss counted, which is what is normal unless it learns from anomalies too.
-        counted = torch.ones_like(anomalous) if getattr(head.loss, "trains_on_anomalies", True) else ~anomalous
+        counted = torch.ones_like(anomalous) if head.loss is None or head.loss.trains_on_anomalies else ~anomalous
         scores.add_loss(loss, counted.sum())
 
     def starts_from(self, target: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_vision.losses.base import Loss
 from lightning_vision.metrics import EpochScores
 from lightning_vision.metrics.bootstrap import Interval
+from lightning_vision.metrics.ranking import MAX_STORED
 from lightning_vision.types import TargetKind, TargetSpec
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Task(ABC):
         needs_target: Whether it cannot be trained without targets.
         covers_classes: Whether every class must have training samples.
         train_figures: Whether the figures are worth their cost on training batches too; the loss is always reported.
+        max_stored: Probabilities, rows times classes, that its counter keeps; with more nothing can be calibrated.
         calibrates: What can be fitted on the validation split (setting ``calibrate``): ``temperature``, ``thresholds``.
         default_loss: The loss of ``loss=auto``.
         default_decoder: A decoder to suggest.
@@ -52,6 +53,7 @@ class Task(ABC):
     needs_target: ClassVar[bool] = True
     covers_classes: ClassVar[bool] = True
     train_figures: ClassVar[bool]
+    max_stored: ClassVar[int] = MAX_STORED
     calibrates: ClassVar[tuple[str, ...]] = ()
     default_loss: ClassVar[str]
     default_decoder: ClassVar[str]
@@ -119,7 +121,7 @@ class Task(ABC):
 
     def probabilities(self, head: Head, logits: Tensor) -> Tensor:
         """What predictions and scores show of logits ``(B, C, ...)``: what the loss was made for, or their softmax."""
-        return head.loss.probabilities(logits) if isinstance(head.loss, Loss) else logits.softmax(1)
+        return logits.softmax(1) if head.loss is None else head.loss.probabilities(logits)
 
     @abstractmethod
     def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
 TOP = 5
 LEAST = 1e-12
+# Figures of a confusion matrix, or of what was counted of it.
+COUNTED: dict[str, Callable[[Tensor | Counts], Tensor]] = {
+    "accuracy": metrics.accuracy,
+    "accuracy_macro": lambda counts: metrics.recall(counts).nanmean(-1),
+    "f1": lambda counts: metrics.dice(counts).nanmean(-1),
+}
 RANKED = ("auroc", "average_precision", "calibration_error")
 
 
@@ -84,29 +90,19 @@ class Classification(Task):
 
     def figure_names(self, stage: Stage) -> tuple[str, ...]:
         """Accuracies and F1; but for training also what is computed from probabilities."""
-        names = ("accuracy", "accuracy_macro", "f1", *((f"accuracy_top{TOP}",) if self._top else ()))
+        names = (*COUNTED, *((f"accuracy_top{TOP}",) if self._top else ()))
         return names if stage == "train" else (*names, *RANKED)
 
     def figures(self, computed: dict[str, Tensor]) -> dict[str, float]:
         """Accuracies and F1; but for training also what is computed from probabilities."""
-        confusion = computed["confusion"]
-        result = {
-            "accuracy": metrics.accuracy(confusion).item(),
-            "accuracy_macro": metrics.recall(confusion).nanmean().item(),
-            "f1": metrics.dice(confusion).nanmean().item(),
-        }
+        result = {name: figure(computed["confusion"]).item() for name, figure in COUNTED.items()}
         if "top" in computed:
             result[f"accuracy_top{TOP}"] = computed["top"].item()
         return result | {name: computed[name].item() for name in RANKED if name in computed}
 
     def intervals(self, computed: dict[str, Tensor]) -> dict[str, Interval]:
         """Of the accuracies and F1, by resampling images."""
-        figures: dict[str, Callable[[Counts], Tensor]] = {
-            "accuracy": metrics.accuracy,
-            "accuracy_macro": lambda counts: metrics.recall(counts).nanmean(-1),
-            "f1": lambda counts: metrics.dice(counts).nanmean(-1),
-        }
-        return sample_intervals(computed["confusion"], figures)
+        return sample_intervals(computed["confusion"], COUNTED)
 
     def per_class(self, computed: dict[str, Tensor]) -> dict[str, dict[str, float]]:
         """Accuracy (recall), precision and F1 of each class."""
@@ -137,7 +133,7 @@ class Classification(Task):
 def log_probabilities(head: Head, logits: Tensor) -> Tensor:
     """Logits ``(B, C)`` whose softmax are the probabilities that predictions show, also where the loss has its own."""
     loss = head.loss
-    if not isinstance(loss, Loss) or type(loss).probabilities is Loss.probabilities:
+    if loss is None or type(loss).probabilities is Loss.probabilities:
         return head.tempered(logits)
     # A class that a sparse loss rules out keeps the probability 0.
     return head.tempered(loss.probabilities(logits).float().log())

@@ -14,9 +14,9 @@ from lightning_vision.inference.prediction import Place, Prediction
 from lightning_vision.metrics.bootstrap import MOST_IMAGES, MOST_RANKED, Interval, row_intervals
 from lightning_vision.metrics.calibration import fit_temperature, fit_thresholds
 from lightning_vision.metrics.multilabel import MultilabelScores
-from lightning_vision.metrics.ranking import UNKNOWN, drawn_average_precision
+from lightning_vision.metrics.ranking import drawn_average_precision
 from lightning_vision.tasks.base import Stage, Task
-from lightning_vision.types import TargetKind
+from lightning_vision.types import UNKNOWN, TargetKind
 
 if TYPE_CHECKING:
     from lightning_vision.head import Head, HeadOutput

@@ -12,7 +12,6 @@ from torchmetrics import Metric
 
 from lightning_vision.inference.open_set_writer import OpenSetWriter
 from lightning_vision.inference.prediction import Place, Prediction
-from lightning_vision.losses.base import Loss
 from lightning_vision.metrics import EpochScores
 from lightning_vision.metrics.bootstrap import MOST_IMAGES, Interval, row_intervals
 from lightning_vision.metrics.open_set import OpenSetScores, at_threshold, rejection_threshold
@@ -67,7 +66,7 @@ class OpenSet(Classification):
         assert target is not None
         logits = log_probabilities(head, output.logits)
         if isinstance(scores, _Both):
-            counts_all = isinstance(head.loss, Loss) and head.loss.counts_unknown
+            counts_all = _counts_all(head)
             scores.known.update(logits, target, None if counts_all else loss)
             scores.all.update(logits, target, loss if counts_all else None, confidence=self.confidence(head, output))
         else:
@@ -76,7 +75,7 @@ class OpenSet(Classification):
     def confidence(self, head: Head, output: HeadOutput) -> Tensor:
         """How sure it is that images belong to a known class, ``(B,)``."""
         largest = head.probabilities(output.logits).amax(1)
-        if output.hidden is not None and isinstance(head.loss, Loss) and "features" in head.loss.needs:
+        if output.hidden is not None and head.loss is not None and "features" in head.loss.needs:
             return largest * torch.linalg.vector_norm(output.hidden.float(), dim=1)
         return largest
 
@@ -96,8 +95,7 @@ class OpenSet(Classification):
         if not isinstance(scores, _Both):
             return super().compute(head, scores)
         known, every = scores.known.compute(), scores.all.compute()
-        counts_all = isinstance(head.loss, Loss) and head.loss.counts_unknown
-        computed = known | every | {"loss": every["loss"] if counts_all else known["loss"]}
+        computed = known | every | {"loss": (every if _counts_all(head) else known)["loss"]}
         return computed | at_threshold(computed, float(head.threshold))
 
     def figure_names(self, stage: Stage) -> tuple[str, ...]:
@@ -133,6 +131,11 @@ class OpenSet(Classification):
         from lightning_vision.reports.open_set import draw
 
         draw(scored)
+
+
+def _counts_all(head: Head) -> bool:
+    """Whether the mean of the head's loss is over unknown images too."""
+    return head.loss is not None and head.loss.counts_unknown
 
 
 class _Both(Metric):

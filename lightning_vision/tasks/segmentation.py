@@ -22,6 +22,14 @@ from lightning_vision.types import TargetKind
 # Pixels on either side of a border that mean_iou_inner leaves out.
 BORDER = 2
 IGNORED = -1
+# Figures of a confusion matrix, or of what was counted of it.
+COUNTED: dict[str, Callable[[Tensor | Counts], Tensor]] = {
+    "mean_iou": lambda counts: metrics.iou(counts).nanmean(-1),
+    "pixel_accuracy": metrics.accuracy,
+    "mean_accuracy": lambda counts: metrics.recall(counts).nanmean(-1),
+    "dice": lambda counts: metrics.dice(counts).nanmean(-1),
+    "frequency_weighted_iou": metrics.frequency_weighted_iou,
+}
 
 if TYPE_CHECKING:
     from lightning_vision.head import Head, HeadOutput
@@ -55,34 +63,17 @@ class Segmentation(Task):
 
     def figure_names(self, stage: Stage) -> tuple[str, ...]:
         """Mean IoU, pixel accuracy, mean class accuracy, mean Dice, frequency-weighted IoU."""
-        names = ("mean_iou", "pixel_accuracy", "mean_accuracy", "dice", "frequency_weighted_iou")
-        return (*names, "mean_iou_inner") if stage == "test" else names
+        return (*COUNTED, "mean_iou_inner") if stage == "test" else tuple(COUNTED)
 
     def figures(self, computed: dict[str, Tensor]) -> dict[str, float]:
         """Mean IoU, pixel accuracy, mean class accuracy, mean Dice, frequency-weighted IoU."""
-        confusion = computed["confusion"]
-        inner = {"mean_iou_inner": metrics.iou(computed["inner"]).nanmean().item()} if "inner" in computed else {}
-        return {
-            "mean_iou": metrics.iou(confusion).nanmean().item(),
-            "pixel_accuracy": metrics.accuracy(confusion).item(),
-            "mean_accuracy": metrics.recall(confusion).nanmean().item(),
-            "dice": metrics.dice(confusion).nanmean().item(),
-            "frequency_weighted_iou": metrics.frequency_weighted_iou(confusion).item(),
-            **inner,
-        }
+        figures = {name: figure(computed["confusion"]).item() for name, figure in COUNTED.items()}
+        inner = {"mean_iou_inner": COUNTED["mean_iou"](computed["inner"]).item()} if "inner" in computed else {}
+        return figures | inner
 
     def intervals(self, computed: dict[str, Tensor]) -> dict[str, Interval]:
         """Of the figures of all pixels, by resampling images, where their counts were kept."""
-        if "per_image" not in computed:
-            return {}
-        figures: dict[str, Callable[[Counts], Tensor]] = {
-            "mean_iou": lambda counts: metrics.iou(counts).nanmean(-1),
-            "pixel_accuracy": metrics.accuracy,
-            "mean_accuracy": lambda counts: metrics.recall(counts).nanmean(-1),
-            "dice": lambda counts: metrics.dice(counts).nanmean(-1),
-            "frequency_weighted_iou": metrics.frequency_weighted_iou,
-        }
-        return image_intervals(computed["per_image"], figures)
+        return image_intervals(computed["per_image"], COUNTED) if "per_image" in computed else {}
 
     def per_class(self, computed: dict[str, Tensor]) -> dict[str, dict[str, float]]:
         """IoU, accuracy (recall) and Dice of each class."""

@@ -10,13 +10,12 @@ from torch import Tensor
 
 from lightning_vision.metrics import AnomalyScores, ClassificationScores, MultilabelScores, OpenSetScores
 from lightning_vision.metrics.bootstrap import MOST_IMAGES, MOST_RANKED
-from lightning_vision.metrics.ranking import UNKNOWN
 from lightning_vision.tasks.anomaly import Anomaly
 from lightning_vision.tasks.classification import Classification
 from lightning_vision.tasks.multilabel import Multilabel
 from lightning_vision.tasks.open_set import OpenSet
 from lightning_vision.tasks.segmentation import ImageScores, Segmentation
-from lightning_vision.types import TargetSpec
+from lightning_vision.types import UNKNOWN, TargetSpec
 
 NAMES = ("sky", "road", "car")
 
