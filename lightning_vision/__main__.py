@@ -72,10 +72,12 @@ def _run() -> None:
 def _run_hydra(overrides: list[str]) -> None:
     import hydra
 
+    from lightning_vision.recipes import register_resolvers
     from lightning_vision.searchpath import conf_dir, register_plugins
     from lightning_vision.translate import translate
 
     register_plugins(added=False)
+    register_resolvers()
     run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)
     try:
         with _environment("1"):  # Hydra then raises what it would have printed
@@ -99,6 +101,7 @@ def task(cfg: DictConfig) -> float | None:
         try:
             from lightning_vision.checks import check
 
+            _settle(cfg)
             check(cfg)
             from lightning_vision import app
 
@@ -109,6 +112,22 @@ def task(cfg: DictConfig) -> float | None:
             _show_in_sweep(error)
             _failed.append(error)
             return None
+
+
+def _settle(cfg: DictConfig) -> None:
+    """Take out what a template or an experiment says of parts that were chosen in another way."""
+    from hydra import initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+
+    from lightning_vision.config import fresh_hydra
+    from lightning_vision.recipes import settle
+    from lightning_vision.searchpath import conf_dir, register_plugins
+
+    register_plugins()
+    hydra = HydraConfig.get()
+    choices, words, name = dict(hydra.runtime.choices), list(hydra.overrides.task), str(hydra.job.config_name)
+    with fresh_hydra(), initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        settle(cfg, choices, words, name)
 
 
 def _show_in_sweep(error: VisionError) -> None:

@@ -10,6 +10,7 @@ from lightning_vision.config import refuse_untrusted
 from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.options import expand
 from lightning_vision.overrides import override
+from lightning_vision.recipes import check_template
 from lightning_vision.searchpath import default_of, groups, options_of
 from lightning_vision.signatures import COMPUTED, REQUIRED, Parameter, Signature, classes_in, describe, source_file
 from lightning_vision.unknown import HYDRA_KEYS, SETTINGS, chosen, no_settings, unknown_key
@@ -30,6 +31,7 @@ def check(cfg: Any, choices: Mapping[str, Any] | None = None, typed: Sequence[st
     Raises:
         ConfigError: A name or a value is wrong; the message ends with an override that works.
     """
+    check_template(cfg)
     root = plain(cfg)
     choices = chosen() if choices is None else choices
     _check_root(root, choices)
@@ -38,7 +40,7 @@ def check(cfg: Any, choices: Mapping[str, Any] | None = None, typed: Sequence[st
     if root.get("outputs"):
         _check_outputs(root["outputs"], first, choices)
     for key in sorted(root, key=lambda key: key not in first):
-        if isinstance(root[key], dict):
+        if isinstance(root[key], dict) and key != "template":
             _check_node(key, root[key], root, choices)
 
 

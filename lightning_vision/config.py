@@ -97,19 +97,22 @@ def composed(words: Sequence[str], values: Mapping[str, Any] | None = None, name
     from hydra.errors import HydraException
 
     from lightning_vision.checks import check
+    from lightning_vision.recipes import register_resolvers, settle
     from lightning_vision.translate import translate
 
+    register_resolvers()
     words = [meant for word in words for meant in spread(quote_path(word))]
-    with _fresh_hydra():
+    with fresh_hydra():
         try:
             register_plugins()
             with initialize_config_dir(str(conf_dir()), version_base="1.3"):
                 full = hydra_compose(name, list(words), return_hydra_config=True)
+                choices = dict(full.hydra.runtime.choices)
+                settle(full, choices, words, name)
         except (HydraException, ValueError) as error:
             if (ours := translate(error, words)) is None:
                 raise
             raise ours from error
-        choices = dict(full.hydra.runtime.choices)
         cfg = _without_hydra(full)
     for key, value in (values or {}).items():
         _set(cfg, key, value)
@@ -118,7 +121,7 @@ def composed(words: Sequence[str], values: Mapping[str, Any] | None = None, name
 
 
 @contextmanager
-def _fresh_hydra() -> Iterator[None]:
+def fresh_hydra() -> Iterator[None]:
     """Let Hydra be initialised here although it may be in use already (a notebook, a running job)."""
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig

@@ -8,7 +8,15 @@ from string import Template
 
 from lightning_vision.searchpath import conf_dir, groups, options_of, plugins
 
-LISTINGS = {"encoders": "encoder", "decoders": "decoder", "losses": "loss", "data": "data"}
+LISTINGS = {
+    "encoders": "encoder",
+    "decoders": "decoder",
+    "losses": "loss",
+    "data": "data",
+    "augmentations": "augmentation",
+    "templates": "template",
+    "experiments": "experiment",
+}
 
 
 def summary(file: Path) -> str:

@@ -12,18 +12,23 @@ from functools import cache
 from typing import Any, cast
 
 from lightning_vision.errors import ConfigError, listed, nearest
+from lightning_vision.listing import LISTINGS
 from lightning_vision.outputs import OUTPUT, is_name
 from lightning_vision.searchpath import options_of
 from lightning_vision.signatures import describe
 
+# What lists the options of a group.
+LISTED = {group: action for action, group in LISTINGS.items()}
 
-def load_option(group: str, name: str, key: str = "") -> dict[str, Any]:
+
+def load_option(group: str, name: str, key: str = "", follow: bool = True) -> dict[str, Any]:
     """Return the node of a group's option, of that which it stands for if it is an alias.
 
     Args:
         group: The config group.
         name: The option.
         key: The setting that names it, for the message.
+        follow: Whether an alias is looked up; otherwise its file is returned as it is.
 
     Raises:
         ConfigError: There is no such option.
@@ -36,10 +41,10 @@ def load_option(group: str, name: str, key: str = "") -> dict[str, Any]:
             given=f"{key or group}: {name}",
             expected=listed(options),
             nearest=near,
-            override=f"python -m lightning_vision {group}s" if group in ("loss", "decoder") and not near else None,
+            override=f"python -m lightning_vision {LISTED[group]}" if group in LISTED and not near else None,
         )
     node = deepcopy(_loaded(str(options[name])))
-    alias = node.pop("defaults", None)
+    alias = node.pop("defaults", None) if follow else None
     if alias:
         return load_option(group, alias[0], key)
     if node.get("losses"):
@@ -85,6 +90,61 @@ def part(group: str, value: Any, key: str) -> dict[str, Any] | None:
         f"{key} is neither the name of a {group} nor its type with settings",
         given=f"{key}={value}",
         expected=f"{key}: {example}, or {key}: {{type: {example}}}",
+    )
+
+
+def transforms(written: str) -> dict[str, dict[str, Any]] | None:
+    """Return the nodes of a list of transforms, by name: ``[random_blur,{type:random_rotate,degree:10}]``.
+
+    A second one of a type is named ``TYPE_2``. A name may also be that of several, such as a preset. None: these are
+    several lists, with commas between them.
+
+    Raises:
+        ConfigError: The list cannot be read, or a name is unknown.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        override = OverridesParser.create().parse_override(f"augmentation={written}")
+    except HydraException as error:
+        raise _no_transform(written) from error
+    if override.is_sweep_override():
+        return None
+    given = override.value()
+    found: dict[str, dict[str, Any]] = {}
+    for entry in cast(list[Any], given):
+        settings = dict(entry) if isinstance(entry, Mapping) else {"type": entry}
+        name = settings.pop("type", None)
+        if not isinstance(name, str):
+            raise _no_transform(entry)
+        nodes = _transforms_of(name)
+        if settings and len(nodes) != 1:
+            raise _no_transform(entry)
+        for kind, node in nodes.items():
+            count = sum(key == kind or (key.startswith(f"{kind}_") and key[len(kind) + 1 :].isdigit()) for key in found)
+            found[kind if not count else f"{kind}_{count + 1}"] = node | settings
+    return found
+
+
+def _transforms_of(name: str) -> dict[str, dict[str, Any]]:
+    """The nodes of an option of the augmentation, those of the options that it is made of first."""
+    node = load_option("augmentation", name, "augmentation", follow=False)
+    found: dict[str, dict[str, Any]] = {}
+    for other in node.pop("defaults", []):
+        if other != "_self_":
+            found |= _transforms_of(other)
+    for key, settings in node.items():
+        found[key] = found.get(key, {}) | settings
+    return found
+
+
+def _no_transform(given: Any) -> ConfigError:
+    return ConfigError(
+        "The list of an augmentation holds names of transforms, or their type with settings.",
+        given=f"augmentation: {given}",
+        expected=listed(options_of("augmentation"), 40),
+        override="'augmentation=[random_horizontal_flip,{type: random_rotate, degree: 10}]'",
     )
 
 

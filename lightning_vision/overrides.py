@@ -96,27 +96,49 @@ def quote_path(word: str, multirun: bool = False) -> str:
     return f"{plus}{key}={quote(path)}"
 
 
-_LIST_OF_LOSSES = re.compile(r"\[\s*([\w.]+(?:\s*,\s*[\w.]+)*)\s*\]")
+_LIST_OF_NAMES = re.compile(r"\[\s*([\w.]+(?:\s*,\s*[\w.]+)*)\s*\]")
+_SAID_OF_AUGMENTATION = {"false": "none", "true": "standard"}
 
 
 def spread(word: str) -> list[str]:
     """Return the words that a word stands for.
 
-    ``loss=[NAME,NAME]`` is a combined loss with all settings of each. ``outputs.NAME.KEY=VALUE`` may name a setting
-    that was not given so far, for which Hydra wants plus signs.
+    ``loss=[NAME,NAME]`` is a combined loss with all settings of each. ``augmentation`` may be ``false``, ``true`` or a
+    list of names and of mappings with ``type`` and settings. ``outputs.NAME.KEY=VALUE`` may name a setting that was not
+    given so far, for which Hydra wants plus signs.
     """
     parts = split(word)
-    if parts is not None and parts[1].startswith("outputs.") and not parts[0]:
+    if parts is None:
+        return [word]
+    plus, key, value = parts
+    if key.startswith("outputs.") and not plus:
         return [f"++{word}"]
-    listed = _LIST_OF_LOSSES.fullmatch(parts[2]) if parts is not None and parts[1] == "loss" else None
-    if listed is None:
+    if key == "augmentation" and not plus:
+        return _augmentation(value)
+    names = _LIST_OF_NAMES.fullmatch(value) if key == "loss" else None
+    if names is None:
         return [word]
     from lightning_vision.options import load_option
 
     losses = {}
-    for name in (name.strip() for name in listed[1].split(",")):
+    for name in (name.strip() for name in names[1].split(",")):
         losses[name] = {k: v for k, v in load_option("loss", name, "loss").items() if k != "_target_"}
     return ["loss=combined", f"+loss.losses={grammar(losses)}"]
+
+
+def _augmentation(value: str) -> list[str]:
+    """The words for an augmentation: its name, a truth value, or a list of transforms."""
+    names = _LIST_OF_NAMES.fullmatch(value)
+    if names is None and not value.startswith("["):
+        return ["augmentation=" + ",".join(_SAID_OF_AUGMENTATION.get(v.lower(), v) for v in value.split(","))]
+    if names is not None and len(listed := re.split(r"\s*,\s*", names[1])) == len(set(listed)):
+        return [f"augmentation=[{','.join(listed)}]"]
+    from lightning_vision.options import transforms
+
+    found = transforms(value)
+    if found is None:  # several lists, to sweep over
+        return [f"augmentation={value}"]
+    return ["augmentation=none", *(f"+augmentation.{name}={grammar(node)}" for name, node in found.items())]
 
 
 def _quoted_color(match: re.Match[str]) -> str:

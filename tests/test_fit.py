@@ -162,11 +162,11 @@ def test_classification_from_the_same_table(shapes: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("step", [2, 3, 4], ids=["mid-epoch", "last batch of an epoch", "first batch of the next"])
 def test_resume_continues_exactly(shapes: Path, tmp_path: Path, step: int) -> None:
     words = ["encoder.conv_dropout=0.3", *STEPS, f"+callbacks.steps.dirpath='{tmp_path / 'steps'}'"]
-    whole = settings(shapes, tmp_path / "whole", augmentation="flip")
+    whole = settings(shapes, tmp_path / "whole", augmentation="random_horizontal_flip")
     lv.fit(words, **whole)
     (tmp_path / "whole" / "checkpoints" / "last.ckpt").rename(tmp_path / "whole.ckpt")
     # The same run folder: a run is resumed where it stopped.
-    part = settings(shapes, tmp_path / "whole", augmentation="flip")
+    part = settings(shapes, tmp_path / "whole", augmentation="random_horizontal_flip")
     part["checkpoint"] = str(tmp_path / "steps" / f"step={step}.ckpt")
     words[-1] = f"+callbacks.steps.dirpath='{tmp_path / 'more'}'"
     lv.fit(words, **part)

@@ -112,3 +112,55 @@ class TestOrder:
     def test_mistakes(self, dependencies: dict[str, list[str]], says: str) -> None:
         with pytest.raises(ConfigError, match=says):
             in_order(dependencies)
+
+
+class TestAugmentation:
+    """The document's ways to say what is augmented: a truth value, names, or types with settings."""
+
+    @pytest.mark.parametrize("said", [False, "false", "none"])
+    def test_false_is_none(self, said: Any) -> None:
+        assert expanded(augmentation=said)["augmentation"] == {}
+
+    def test_a_list_keeps_its_order_and_its_settings(self) -> None:
+        given = [{"type": "random_resized_crop", "p": 0.25}, "random_horizontal_flip", "color_jitter"]
+        found = expanded(augmentation=given)["augmentation"]
+        assert list(found) == ["random_resized_crop", "random_horizontal_flip", "color_jitter"]
+        assert found["random_resized_crop"]["p"] == 0.25
+        assert found["random_resized_crop"]["ratio"] == [0.75, 1.3333333333333333]
+        assert expanded("augmentation=[random_horizontal_flip, color_jitter]")["augmentation"].keys() == {
+            "random_horizontal_flip",
+            "color_jitter",
+        }
+
+    def test_a_transform_may_come_twice_and_is_set_by_its_name(self) -> None:
+        words = ["augmentation=[{type:random_horizontal_flip,p:0.1},{type:random_horizontal_flip},color_jitter]"]
+        found = expanded(*words, "augmentation.random_horizontal_flip_2.p=0.3")["augmentation"]
+        assert [(name, node["p"]) for name, node in found.items()] == [
+            ("random_horizontal_flip", 0.1),
+            ("random_horizontal_flip_2", 0.3),
+            ("color_jitter", 0.8),
+        ]
+
+    def test_a_preset_may_stand_in_a_list(self) -> None:
+        found = expanded("augmentation=[{type: color_jitter, hue: 0.0}, views]")["augmentation"]
+        assert list(found)[0] == "color_jitter"
+        assert {"random_resized_crop", "random_horizontal_flip"} < set(found)
+
+    @pytest.mark.parametrize(
+        ("word", "message"),
+        [
+            ("augmentation=[{type: random_blurr, p: 1}]", "no augmentation 'random_blurr'"),
+            ("augmentation=[{type: color_jitter, hue: 3}]", "color_jitter.hue cannot be 3"),
+            ("augmentation=[{type: color_jitter, hu: 0.1}]", "augmentation.color_jitter.hue"),
+            ("augmentation=[{p: 0.5}]", "their type with settings"),
+            ("augmentation=[color_jitter", "their type with settings"),
+            ("augmentation=[{type: views, p: 0.5}]", "their type with settings"),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, word: str, message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            compose([word])
+
+    def test_several_lists_are_a_sweep(self) -> None:
+        word = "augmentation=[random_horizontal_flip],[{type: color_jitter}]"
+        assert spread(word) == [word]

@@ -123,7 +123,7 @@ def _range(given: tuple[float, float], name: str, highest: float, example: str) 
             f"The {name} of a random crop is a range.",
             given=list(given),
             expected=f"two numbers above 0{at_most}, the smaller first",
-            override=f"augmentation.resized_crop.{name}={example}",
+            override=f"augmentation.random_resized_crop.{name}={example}",
         )
     return float(low), float(high)
 

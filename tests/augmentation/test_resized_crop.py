@@ -127,5 +127,5 @@ def test_the_generator_decides_and_the_input_stays() -> None:
     [{"scale": (0.0, 1.0)}, {"scale": (0.5, 1.2)}, {"scale": (0.6, 0.5)}, {"ratio": (0.0, 1.0)}, {"ratio": (1.0,)}],
 )
 def test_wrong_ranges_are_refused(arguments: dict[str, tuple[float, float]]) -> None:
-    with pytest.raises(ConfigError, match=f"augmentation.resized_crop.{next(iter(arguments))}="):
+    with pytest.raises(ConfigError, match=f"augmentation.random_resized_crop.{next(iter(arguments))}="):
         RandomResizedCrop(**arguments)

@@ -43,7 +43,7 @@ def settings(decoder: str, root: Path, weights: Path, seed: int, out: str) -> di
         "encoder": "mobilenetv2",
         "decoder": decoder,
         "data": "table",
-        "augmentation": "flip",
+        "augmentation": "random_horizontal_flip",
         "image_size": SIZE,
         "batch_size": BATCH,
         "epochs": EPOCHS,

@@ -37,7 +37,7 @@ def scored(loss: str, root: Path, seed: int) -> dict[str, float]:
             decoder="unet",
             loss=loss,
             data="table",
-            augmentation="flip",
+            augmentation="random_horizontal_flip",
             image_size=SIZE,
             batch_size=BATCH,
             epochs=EPOCHS,

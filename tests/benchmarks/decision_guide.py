@@ -31,8 +31,8 @@ COUNTS = (5, 15, 50, 80)
 LIMIT = 0.95
 WEIGHTS = {"mobilenetv2": "mobilenet_v2-tflite_quant.safetensors", "squeezenet": "squeezenet1_1-ncnn_fp16.safetensors"}
 PROBE = {"epochs": 30, "lr": 3e-3, "encoder.trainable": False}
-TUNED = {"epochs": 10, "lr": 1e-3, "augmentation": "flip"}
-SCRATCH = {"epochs": 20, "lr": 1e-3, "augmentation": "flip"}
+TUNED = {"epochs": 10, "lr": 1e-3, "augmentation": "random_horizontal_flip"}
+SCRATCH = {"epochs": 20, "lr": 1e-3, "augmentation": "random_horizontal_flip"}
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "mobilenetv2, linear probe": ("mobilenetv2", PROBE),
     "mobilenetv2, fine-tuned": ("mobilenetv2", TUNED),

@@ -360,7 +360,7 @@ def test_a_module_of_ones_own_gets_images(table: Path, tmp_path: Path) -> None:
 
 
 REFUSED: list[tuple[list[str], str, str]] = [
-    (["augmentation=flip"], "augmentation.horizontal_flip", "augmentation=none"),
+    (["augmentation=random_horizontal_flip"], "augmentation.random_horizontal_flip", "augmentation=none"),
     (["encoder.trainable=true"], "encoder.trainable=true", "encoder.trainable=false"),
     (["encoder.trainable=true", "encoder.adapter=lora"], "encoder.adapter", "encoder.trainable=false encoder.adapter="),
     (["encoder.skip=true"], "encoder.skip=true", "encoder.skip=false"),

@@ -235,8 +235,8 @@ def spied(config: dict[str, Any]) -> tuple[Spy, VisionModule, Any, Trainer]:
 def test_views_of_an_image_stay_together_in_every_batch(discs: Path, tmp_path: Path, batch_size: int) -> None:
     # Without any change the two views of an image are one image, and the rows of a pair are equal.
     off = {
-        "augmentation.resized_crop.p": 0,
-        "augmentation.horizontal_flip.p": 0,
+        "augmentation.random_resized_crop.p": 0,
+        "augmentation.random_horizontal_flip.p": 0,
         "augmentation.color_jitter.p": 0,
         "augmentation.color_jitter.grayscale": 0,
     }
