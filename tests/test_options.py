@@ -143,7 +143,7 @@ class TestAugmentation:
 
     def test_a_preset_may_stand_in_a_list(self) -> None:
         found = expanded("augmentation=[{type: color_jitter, hue: 0.0}, views]")["augmentation"]
-        assert list(found)[0] == "color_jitter"
+        assert next(iter(found)) == "color_jitter"
         assert {"random_resized_crop", "random_horizontal_flip"} < set(found)
 
     @pytest.mark.parametrize(
