@@ -183,7 +183,7 @@ def _one_of(options: Sequence[Any]) -> Kind:
 
 
 def _narrow(kind: Kind, note: ast.expr, module: Module, node: Mapping[str, Any]) -> Kind:
-    """Apply one note of ``Annotated``: a range, or options from a function."""
+    """Apply one note of ``Annotated``: a range, another argument, or options from a function."""
     if not isinstance(note, ast.Call):
         alias = _alias(note, module)
         return _narrow(kind, alias[1], alias[0], node) if alias and isinstance(alias[1], ast.Call) else kind
@@ -194,6 +194,10 @@ def _narrow(kind: Kind, note: ast.expr, module: Module, node: Mapping[str, Any])
         return kind
     if name == "Between":
         return _ranged(kind, Between(*arguments, **named))
+    if name == "Below":
+        return _below(kind, str([*arguments, *named.values()][0]), node)
+    if name == "Odd":
+        return _odd(kind)
     if name == "OptionsFrom":
         where, _, function = str([*arguments, *named.values()][0]).rpartition(".")
         options = tuple(getattr(importlib.import_module(where), function)(dict(node)))
@@ -225,6 +229,27 @@ def _ranged(kind: Kind, bounds: Between) -> Kind:
         return kind.allows(value) and (value is None or isinstance(value, str) or inside(value))
 
     return Kind(f"{kind.text} {' and '.join(words)}" if words else kind.text, allows, example, kind.options)
+
+
+def _below(kind: Kind, other: str, node: Mapping[str, Any]) -> Kind:
+    """A number less than another setting's; what is wrong with the other one is said of itself."""
+    limit: Any = node.get(other)
+    if not _number(limit):
+        return kind
+
+    def allows(value: Any) -> bool:
+        return kind.allows(value) and (not _number(value) or value < limit)
+
+    example = next((x for x in (kind.example, limit / 2, limit - 1) if x is not None and allows(x)), None)
+    return Kind(f"{kind.text} and less than {other} ({limit})", allows, example, kind.options)
+
+
+def _odd(kind: Kind) -> Kind:
+    def allows(value: Any) -> bool:
+        return kind.allows(value) and (not _number(value) or value % 2 == 1)
+
+    text = kind.text.replace("an integer", "an odd integer", 1)
+    return Kind(text, allows, kind.example if allows(kind.example) else None, kind.options)
 
 
 def suggestion(kind: Kind, value: Any, default: Any) -> Any:

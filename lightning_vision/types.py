@@ -182,6 +182,18 @@ class Between:
 
 
 @dataclass(frozen=True)
+class Below:
+    """A number less than another argument's, for ``Annotated[float, Below("max")]``."""
+
+    other: str
+
+
+@dataclass(frozen=True)
+class Odd:
+    """An odd integer, for ``Annotated[int, Between(1), Odd()]``."""
+
+
+@dataclass(frozen=True)
 class OptionsFrom:
     """Valid values come from a torch-free function: ``Annotated[str, OptionsFrom("package.module.function")]``.
 

@@ -41,6 +41,9 @@ ANNOTATIONS: list[tuple[str, list[Any], list[Any]]] = [
     ("Annotated[float, Between(0, 1, high_open=True)]", [0, 0.99], [1]),
     ("Annotated[int, Between(1)] | None", [1, 9, None], [0, 1.5]),
     ("Annotated[float, Between(None, 3, True, True)]", [-9.5], [3, float("-inf")]),
+    ("Annotated[float, Between(0, low_open=True), Below('x')]", [0.5, 0.9], [1, 2, 0, "a"]),
+    ("Annotated[float, Below('nothing')]", [0.5, 9], ["a"]),
+    ("Annotated[int, Between(1), Odd()]", [1, 7], [-1, 2, 1.5]),
     ("Fraction", [0.5], [2]),
     ("Mode", ["a"], ["c"]),
     ("list[Fraction]", [[0, 1]], [[0, 2]]),
@@ -66,7 +69,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Any:
     lines = [
         "from typing import Annotated, Any, Callable, Literal, Optional, Sequence, Union",
         "from torch import Tensor",
-        "from lightning_vision.types import Between, OptionsFrom",
+        "from lightning_vision.types import Below, Between, Odd, OptionsFrom",
         "from .aliases import Mode",
         "Fraction = Annotated[float, Between(0, 1)]",
         "raise SystemError",

@@ -1,0 +1,106 @@
+"""What the random changes of colour have in common: the draws, alpha, and the way through the cache."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lightning_vision.errors import ConfigError
+
+# Floats that fit into the cache of a core, with the floats that they are made of.
+IN_CACHE = 2**18
+
+
+class ColorChange(nn.Module):
+    """Change the colours of each image with probability ``p``; alpha and targets stay.
+
+    A subclass says in ``change`` what is done, and in ``draw`` by how much.
+
+    Args:
+        p: Probability, drawn for every image by itself.
+    """
+
+    injected: ClassVar[tuple[str, ...]] = ()
+    # Of a sample of several images each changes by itself: it needs to know which channels are colours.
+    each_input: ClassVar[bool] = True
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, image: Tensor, target: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Change colours.
+
+        Args:
+            image: uint8 ``(B, C, H, W)`` with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha) channels.
+            target: Left as it is.
+            generator: Source of the draws, on the CPU.
+
+        Raises:
+            ValueError: There are more than four channels.
+        """
+        count = len(image)
+        chosen = torch.rand(count, generator=generator) < self.p
+        amount = self.draw(count, generator)
+        rows = chosen.nonzero().flatten()
+        if not len(rows):
+            return image, target
+        return self.changed(image, rows, amount[rows]), target
+
+    def changed(self, image: Tensor, rows: Tensor, amount: Tensor) -> Tensor:
+        """Return a copy of a batch in which the images of ``rows``, on the CPU, are changed."""
+        colours = color_channels(image)
+        result = image.clone(memory_format=torch.contiguous_format)
+        # As many images at once as stay in the processor's cache from one operation to the next.
+        together = len(rows) if image.device.type != "cpu" else max(1, IN_CACHE // max(1, image[:1].numel()))
+        for part, some in zip(rows.split(together), amount.split(together), strict=True):
+            part, some = part.to(image.device, non_blocking=True), some.to(image.device, non_blocking=True)
+            result[part, :colours] = self.change(image[part, :colours], some)
+        return result
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return the amount for each image, ``(B,)`` on the CPU; zeros where there is nothing to draw."""
+        return torch.zeros(count)
+
+    def change(self, colours: Tensor, amount: Tensor) -> Tensor:
+        """Return changed colours.
+
+        Args:
+            colours: uint8 ``(B, 1, H, W)`` or ``(B, 3, H, W)``, without alpha.
+            amount: What was drawn for these images.
+        """
+        raise NotImplementedError
+
+
+def color_channels(image: Tensor) -> int:
+    """How many of the channels of a batch are colours, not alpha: 1 or 3.
+
+    Raises:
+        ValueError: There are more than four channels.
+    """
+    channels = image.shape[1]
+    if channels > 4:
+        raise ValueError(f"the colours of an image with {channels} channels are not known")
+    return 3 if channels >= 3 else 1
+
+
+def uniform(low: float, high: float, count: int, generator: torch.Generator) -> Tensor:
+    """Draw evenly between two numbers: float32 ``(count,)`` on the CPU."""
+    return low + (high - low) * torch.rand(count, generator=generator)
+
+
+def check_range(part: str, low: float, high: float, usual: tuple[float, float], above: float = 0.0) -> None:
+    """Refuse a range that is empty or begins too low.
+
+    Raises:
+        ConfigError: Not ``above < low < high``.
+    """
+    if not above < low < high:
+        raise ConfigError(
+            f"What {part} draws from is a range.",
+            given=f"min={low:g}, max={high:g}",
+            expected=f"numbers greater than {above:g}, min less than max",
+            override=f"augmentation.{part}.min={usual[0]:g} augmentation.{part}.max={usual[1]:g}",
+        )
