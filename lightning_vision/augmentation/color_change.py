@@ -44,20 +44,26 @@ class ColorChange(nn.Module):
         count = len(image)
         chosen = torch.rand(count, generator=generator) < self.p
         amount = self.draw(count, generator)
-        rows = chosen.nonzero().flatten()
-        if not len(rows):
-            return image, target
-        return self.changed(image, rows, amount[rows]), target
+        return self.changed(image, chosen, amount), target
 
-    def changed(self, image: Tensor, rows: Tensor, amount: Tensor) -> Tensor:
-        """Return a copy of a batch in which the images of ``rows``, on the CPU, are changed."""
-        colours = color_channels(image)
+    def changed(self, image: Tensor, chosen: Tensor, amount: Tensor) -> Tensor:
+        """Return a batch in which some images are changed: ``chosen``, bool ``(B,)`` on the CPU."""
+        colours = image[:, : color_channels(image)]
+        if not chosen.any():
+            return image
         result = image.clone(memory_format=torch.contiguous_format)
+        changed = result[:, : colours.shape[1]]
         # As many images at once as stay in the processor's cache from one operation to the next.
-        together = len(rows) if image.device.type != "cpu" else max(1, IN_CACHE // max(1, image[:1].numel()))
-        for part, some in zip(rows.split(together), amount.split(together), strict=True):
-            part, some = part.to(image.device, non_blocking=True), some.to(image.device, non_blocking=True)
-            result[part, :colours] = self.change(image[part, :colours], some)
+        together = len(image) if image.device.type != "cpu" else max(1, IN_CACHE // max(1, colours[:1].numel()))
+        for start in range(0, len(image), together):
+            part = slice(start, start + together)
+            some = chosen[part]
+            if some.all():
+                changed[part] = self.change(colours[part], amount[part].to(image.device))
+            elif some.any():
+                rows = some.nonzero().flatten().add_(start)
+                there = rows.to(image.device)
+                changed[there] = self.change(colours[there], amount[rows].to(image.device))
         return result
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
