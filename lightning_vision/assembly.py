@@ -249,7 +249,15 @@ def build_data(
     index: SampleIndex, geometry: Geometry, preprocessing: Preprocessing, config: Mapping[str, Any]
 ) -> VisionDataModule:
     """Build the data of a run."""
-    return VisionDataModule(index, geometry, preprocessing, config["batch_size"], config["seed"])
+    return VisionDataModule(
+        index,
+        geometry,
+        preprocessing,
+        config["batch_size"],
+        config["seed"],
+        repeats=config.get("repeats", 1),
+        num_items_per_epoch=config.get("num_items_per_epoch"),
+    )
 
 
 def build_trainer(config: Mapping[str, Any], **extra: Any) -> Trainer:

@@ -42,6 +42,8 @@ class Settings:
     image_size: Annotated[int, Between(1)] | tuple[Annotated[int, Between(1)], Annotated[int, Between(1)]] | None = None
     batch_size: Annotated[int, Between(1)] = 16
     epochs: Annotated[int, Between(1)] = 10
+    repeats: Annotated[int, Between(1)] = 1
+    num_items_per_epoch: Annotated[int, Between(1)] | None = None
     lr: Annotated[float, Between(0, low_open=True)] = 1.0e-3
     encoder_lr_factor: Annotated[float, Between(0)] | Literal["auto"] = "auto"
     encoder_layer_decay: Annotated[float, Between(0, 1, low_open=True)] | None = None

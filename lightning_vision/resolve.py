@@ -34,6 +34,7 @@ from lightning_vision.pairing import (
 from lightning_vision.reading import background_as_unknown, normal_or_not_of, read_index, targets_of
 from lightning_vision.signatures import class_constants
 from lightning_vision.tasks import task_constants, tasks_of
+from lightning_vision.training_images import check_repeats
 from lightning_vision.types import Geometry, TargetSpec
 
 # Pixels a side of the images that most published models were trained and evaluated with.
@@ -97,6 +98,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any], source: str | Sequence[str] | N
         check_head(node, config["encoder"], setting_prefix(config, name))
     check_inputs(config)
     check_views(config)
+    check_repeats(config)
     check_weights(config)
     background_as_unknown(config, reasons)
     index = normal_or_not_of(_index(config), config, reasons) if source is None else _files(config, source)

@@ -40,6 +40,8 @@ class VisionDataModule(LightningDataModule):
         batch_size: Samples in a training batch of each rank.
         seed: Of the order of training batches, at least 0.
         eval_batch_size: Samples in any other batch; None = ``batch_size``.
+        repeats: How often each drawn training image stands behind itself, each time augmented by itself.
+        num_items_per_epoch: Training samples of an epoch over all ranks, repeats counted; None = the training rows.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class VisionDataModule(LightningDataModule):
         batch_size: int,
         seed: int,
         eval_batch_size: int | None = None,
+        repeats: int = 1,
+        num_items_per_epoch: int | None = None,
     ) -> None:
         super().__init__()
         preprocessing.require_unlabelled(index.target, [found.target for found in index.further_targets.values()])
@@ -60,6 +64,8 @@ class VisionDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.seed = seed
+        self.repeats = repeats
+        self.num_items_per_epoch = num_items_per_epoch
         self._decoder = SampleDecoder(index, geometry, preprocessing)
         self._modes: dict[Split, Mode] = {}
         self._embeddings: EmbeddingCache | None = None
@@ -222,6 +228,8 @@ class VisionDataModule(LightningDataModule):
                 train=train,
                 shuffle=shuffle,
                 seed=self.seed,
+                repeats=self.repeats if train else 1,
+                items=self.num_items_per_epoch if train else None,
                 prefetch=self.preprocessing.prefetch_size,
                 on_bad_image=self.preprocessing.on_bad_image,
             )

@@ -20,51 +20,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler, SequentialSampler
 
 from lightning_vision.data.modes import Failure, Mode, Wait
+from lightning_vision.data.order import FixedOrder, ShuffledOrder
 from lightning_vision.data.ranks import rank_and_world
 from lightning_vision.errors import DataError
 from lightning_vision.types import UNKNOWN, Batch
 
 THREAD_PREFIX = "lv-decode"
-
-
-class ShuffledOrder(Sampler[int]):
-    """A permutation of n that depends on seed and epoch alone, whatever else draws random numbers."""
-
-    def __init__(self, n: int, seed: int) -> None:
-        self.n, self.seed, self.epoch = n, seed, 0
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.order().tolist())
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls it."""
-        self.epoch = epoch
-
-    def order(self) -> npt.NDArray[np.int64]:
-        """The positions of this epoch, int64 ``(n,)``."""
-        return np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
-
-
-class FixedOrder(SequentialSampler):
-    """The order of the rows, every epoch."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__(range(n))
-        self.n, self.epoch = n, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Remember the epoch, for the state."""
-        self.epoch = epoch
-
-    def order(self) -> npt.NDArray[np.int64]:
-        """0 to n - 1."""
-        return np.arange(self.n)
 
 
 class Loader:
@@ -78,6 +41,10 @@ class Loader:
             Otherwise each row is seen once over all ranks, and a rank that has none left gets empty batches.
         shuffle: A new order every epoch.
         seed: Of the order, at least 0.
+        repeats: How often each drawn row stands behind itself in the order. Ranks take turns, so the repeats of a row
+            are spread over them.
+        items: Rows of an epoch over all ranks, repeats counted; None = the number of rows. The next epoch goes on
+            where this one ends; see ``ShuffledOrder``.
         prefetch: Batches decoded ahead; None = what suits the mode.
         threads: Threads that decode.
         on_bad_image: ``error`` raises the DataError of an image that cannot be decoded; ``skip`` leaves the row out of
@@ -95,6 +62,8 @@ class Loader:
         train: bool = False,
         shuffle: bool = False,
         seed: int = 0,
+        repeats: int = 1,
+        items: int | None = None,
         prefetch: int | None = None,
         threads: int = 1,
         on_bad_image: Literal["error", "skip", "blank"] = "error",
@@ -105,7 +74,8 @@ class Loader:
         self.mode = mode
         self.batch_size = batch_size
         self.train = train
-        self.sampler = ShuffledOrder(len(mode.rows), seed) if shuffle else FixedOrder(len(mode.rows))
+        n = len(mode.rows)
+        self.sampler = ShuffledOrder(n, seed, repeats, items) if shuffle else FixedOrder(n, repeats, items)
         self.seed = seed
         self.prefetch = mode.prefetch if prefetch is None else prefetch
         self.threads = threads
@@ -123,9 +93,9 @@ class Loader:
 
     @property
     def repeats_added(self) -> int:
-        """Rows that some rank sees a second time in an epoch, so that all ranks have the same number of steps."""
+        """Rows that some rank sees once more in an epoch, so that all ranks have the same number of steps."""
         world = rank_and_world()[1]
-        return -len(self.mode.rows) % world if self.train else 0
+        return -len(self.sampler) % world if self.train else 0
 
     def __len__(self) -> int:
         return len(self._bounds(rank_and_world()[1]))
@@ -176,6 +146,8 @@ class Loader:
         """Continue there: the next iteration begins with the batch that follows."""
         epoch, batches = int(state_dict["epoch"]), int(state_dict["batches"])
         signature = self._signature()
+        # Older states know neither: an epoch was once every row.
+        state_dict = {"repeats": 1, "items": state_dict.get("rows"), **state_dict}
         changed = [name for name in signature if state_dict.get(name) != signature[name]]
         if changed and batches:
             before = ", ".join(f"{name} {state_dict.get(name)} -> {signature[name]}" for name in changed)
@@ -187,7 +159,14 @@ class Loader:
     def _signature(self) -> dict[str, int]:
         """What the order of the batches follows from, beside the epoch."""
         world = rank_and_world()[1]
-        return {"rows": len(self.mode.rows), "batch_size": self.batch_size, "seed": self.seed, "world": world}
+        return {
+            "rows": len(self.mode.rows),
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "world": world,
+            "repeats": self.sampler.repeats,
+            "items": self.sampler.items,
+        }
 
     def _shard(self, rank: int, world: int) -> npt.NDArray[np.int64]:
         """The rows of this rank, in the order of the epoch."""
@@ -198,7 +177,7 @@ class Loader:
 
     def _bounds(self, world: int) -> list[tuple[int, int]]:
         """First and last + 1 of every batch, the same on every rank: those of the rank with the most rows."""
-        most, size = -(-len(self.mode.rows) // world), self.batch_size
+        most, size = -(-len(self.sampler) // world), self.batch_size
         bounds = [(i, min(i + size, most)) for i in range(0, most, size)]
         if self.train and size > 1 and len(bounds) > 1 and most % size == 1:
             bounds[-2:] = [(bounds[-2][0], most)]

@@ -133,7 +133,7 @@ class Mode:
         copy = self._at_hand(rows)
         if copy is None:
             samples.update(self._room(rows, pin_memory))
-            wait = self._fill(rows, samples["image"], samples.get("target"), pool)
+            wait = self._fill_once(rows, samples["image"], samples.get("target"), pool)
         else:
 
             def wait() -> list[Failure]:
@@ -179,6 +179,26 @@ class Mode:
     def _at_hand(self, rows: Rows) -> Copy | None:
         """Return what copies these rows, if none of them has to be decoded."""
         return None
+
+    def _fill_once(self, rows: Rows, images: Tensor, masks: Tensor | None, pool: Executor) -> Wait:
+        """Begin as ``_fill`` does, with each row that is there several times once, and copy it when it waits."""
+        source, firsts = first_occurrences(rows)
+        count = len(firsts)
+        if count == len(rows):
+            return self._fill(rows, images, masks, pool)
+        wait = self._fill(rows[firsts], images[:count], None if masks is None else masks[:count], pool)
+
+        def wait_and_copy() -> list[Failure]:
+            errors = {failure.position: failure.error for failure in wait()}
+            # From the back: what is copied lies before its place, and is overwritten only later.
+            for place, origin in reversed(list(enumerate(source.tolist()))):
+                if place != origin:
+                    images[place].copy_(images[origin])
+                    if masks is not None:
+                        masks[place].copy_(masks[origin])
+            return [Failure(i, errors[origin]) for i, origin in enumerate(source.tolist()) if origin in errors]
+
+        return wait_and_copy
 
     def _fill(self, rows: Rows, images: Tensor, masks: Tensor | None, pool: Executor) -> Wait:
         """Begin to decode into ``images`` ``(B, C, H, W)`` and ``masks`` ``(B, H, W)``, one task an image."""
@@ -341,6 +361,17 @@ def open_mode(decoder: SampleDecoder, rows: Rows, ranks: int = 1) -> Mode:
     if settings.mode == "eager" and settings.in_memory:
         return Eager(decoder, rows, ranks)
     return LazyCached(decoder, rows)
+
+
+def first_occurrences(rows: Rows) -> tuple[Rows, Rows]:
+    """Number rows in the order of their appearance, the same row always alike.
+
+    Returns:
+        The number of each of the rows, at most its position, and for each number the position where it appears first.
+    """
+    _, firsts, inverse = np.unique(rows, return_index=True, return_inverse=True)
+    by_appearance = np.argsort(firsts)
+    return np.argsort(by_appearance)[inverse], firsts[by_appearance]
 
 
 def _in_blocks(

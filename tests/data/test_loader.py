@@ -21,7 +21,8 @@ from lightning_vision.data.datamodule import VisionDataModule
 from lightning_vision.data.index import FurtherTarget, PackedStrings, SampleIndex
 from lightning_vision.data.label_sets import LabelSets
 from lightning_vision.data.loader import THREAD_PREFIX, Loader
-from lightning_vision.data.modes import Failure, Lazy, Mode, SampleDecoder, Wait
+from lightning_vision.data.modes import Failure, Lazy, Mode, SampleDecoder, Wait, first_occurrences
+from lightning_vision.data.order import FixedOrder, ShuffledOrder
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.errors import ConfigError, DataError
 from lightning_vision.types import Geometry, TargetSpec
@@ -63,26 +64,57 @@ def indices(loader: Loader) -> list[list[int]]:
 rows_of = st.integers(1, 60).map(lambda n: np.arange(n) * 3 + 1)
 
 
-@given(rows_of, st.integers(1, 9), st.integers(1, 6), st.integers(0, 3))
-def test_training_shards(rows: np.ndarray, batch_size: int, world: int, epoch: int) -> None:
+repeated = st.sampled_from([1, 1, 2, 3])
+items_of = st.none() | st.integers(1, 150)
+
+
+@given(rows_of, st.integers(1, 9), st.integers(1, 6), st.integers(0, 3), repeated, items_of)
+def test_training_shards(
+    rows: np.ndarray, batch_size: int, world: int, epoch: int, repeats: int, items: int | None
+) -> None:
     seen, steps, sizes = [], set(), set()
     for rank in range(world):
         with ranks(rank, world):
-            loader = Loader(Fake(rows), batch_size, train=True, shuffle=True, seed=3)
+            mode = Fake(rows)
+            loader = Loader(mode, batch_size, train=True, shuffle=True, seed=3, repeats=repeats, items=items)
             loader.sampler.set_epoch(epoch)
             batches = indices(loader)
             assert len(batches) == len(loader)
-            repeats = loader.repeats_added
+            added = loader.repeats_added
         steps.add(len(batches))
         sizes.add(tuple(map(len, batches)))
-        seen += [row for batch in batches for row in batch]
+        seen.append([row for batch in batches for row in batch])
     assert len(steps) == len(sizes) == 1  # equal steps, or DDP hangs
-    assert set(seen) == set(rows.tolist())
-    assert len(seen) - len(rows) == repeats <= world - 1
+    # The ranks take turns: the repeats of a row are spread over them, as timm does it.
+    in_turn = [row for rows_at_once in zip(*seen, strict=True) for row in rows_at_once]
+    expected = rows[loader.sampler.order()].tolist()
+    assert in_turn[: len(expected)] == expected
+    assert len(in_turn) - len(expected) == added <= world - 1
+    if repeats == 1 and items is None:
+        assert set(in_turn) == set(rows.tolist())
     lengths = next(iter(sizes))
     if len(lengths) > 1 and batch_size > 1:
         assert min(lengths) > 1
     assert max(lengths) <= batch_size + 1
+
+
+@given(st.integers(1, 30), st.integers(0, 5), repeated, items_of, st.integers(1, 6))
+def test_all_epochs_are_one_sequence(n: int, seed: int, repeats: int, items: int | None, epochs: int) -> None:
+    order = ShuffledOrder(n, seed, repeats, items)
+    seen: list[int] = []
+    for epoch in range(epochs):
+        order.set_epoch(epoch)
+        assert len(list(order)) == len(order) == (n if items is None else items)
+        seen += order
+    naive: list[int] = []
+    turn = 0
+    while len(naive) < len(seen):
+        naive += [row for row in np.random.default_rng((seed, turn)).permutation(n).tolist() for _ in range(repeats)]
+        turn += 1
+    assert seen == naive[: len(seen)]
+    counts = np.bincount(seen, minlength=n)
+    assert counts.max() - counts.min() <= repeats  # equally often, but for the permutation that is not done yet
+    assert list(FixedOrder(n, repeats, items)) == [i // repeats % n for i in range(len(order))]
 
 
 @given(rows_of, st.integers(1, 9), st.integers(1, 6))
@@ -103,10 +135,12 @@ def test_evaluation_shards(rows: np.ndarray, batch_size: int, world: int) -> Non
     assert sorted(seen) == rows.tolist()  # each exactly once
 
 
-@given(rows_of, st.integers(1, 9), st.integers(0, 5), st.data())
-def test_a_state_continues_exactly(rows: np.ndarray, batch_size: int, epoch: int, data: st.DataObject) -> None:
+@given(rows_of, st.integers(1, 9), st.integers(0, 5), repeated, items_of, st.data())
+def test_a_state_continues_exactly(
+    rows: np.ndarray, batch_size: int, epoch: int, repeats: int, items: int | None, data: st.DataObject
+) -> None:
     def make() -> Loader:
-        return Loader(Fake(rows), batch_size, train=True, shuffle=True, seed=1)
+        return Loader(Fake(rows), batch_size, train=True, shuffle=True, seed=1, repeats=repeats, items=items)
 
     loader = make()
     loader.sampler.set_epoch(epoch)
@@ -144,6 +178,16 @@ def test_a_state_of_other_data_is_said_and_not_used() -> None:
     with pytest.warns(UserWarning, match="rows 20 -> 21"):
         other.load_state_dict(state)
     assert sum(map(len, indices(other))) == 21
+
+
+def test_a_state_of_another_length_of_epochs_is_said_and_not_used() -> None:
+    state = {**Loader(Fake(np.arange(20)), 4, train=True).state_dict(), "batches": 3}
+    older = {name: value for name, value in state.items() if name not in ("repeats", "items")}
+    same = Loader(Fake(np.arange(20)), 4, train=True)
+    same.load_state_dict(older)
+    assert same.state_dict() == state
+    with pytest.warns(UserWarning, match="repeats 1 -> 3, items 20 -> 60"):
+        Loader(Fake(np.arange(20)), 4, train=True, repeats=3, items=60).load_state_dict(older)
 
 
 def test_order_is_of_seed_and_epoch_alone() -> None:
@@ -198,6 +242,50 @@ def test_a_training_batch_without_any_image_is_an_error() -> None:
     loader = Loader(Fake(np.arange(8), failing=(4, 5, 6, 7)), 4, train=True, on_bad_image="skip")
     with pytest.raises(DataError, match="no image of a training batch"):
         indices(loader)
+
+
+def test_a_bad_image_is_left_out_wherever_it_stands() -> None:
+    mode = Fake(np.arange(4), failing=(1,))
+    loader = Loader(mode, 6, train=True, repeats=3, items=12, on_bad_image="skip")
+    assert indices(loader) == [[0, 0, 0], [2, 2, 2, 3, 3, 3]]
+    assert loader.bad == [("/f/1.png", "the file is empty")]
+
+
+@given(st.lists(st.integers(0, 12), max_size=30))
+def test_first_occurrences(rows: list[int]) -> None:
+    source, firsts = first_occurrences(np.array(rows, np.int64))
+    different = list(dict.fromkeys(rows))
+    assert [rows[i] for i in firsts] == different
+    assert firsts.tolist() == [rows.index(row) for row in different]
+    assert [different[i] for i in source] == rows
+    assert all(number <= place for place, number in enumerate(source))
+
+
+@pytest.mark.parametrize("mode", ["lazy", "lazy_cached", "eager"])
+def test_an_image_that_is_asked_for_twice_is_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Any
+) -> None:
+    index = several_targets(tmp_path, mask=True)
+    Image.new("RGB", (4, 4), (5, 5, 5)).save(tmp_path / "5.png")
+    settings = Preprocessing(mode=mode, prefetch_size=0, lazy_cache_dir=str(tmp_path / "cache"))
+    data = VisionDataModule(index, Geometry(4, 5, 3), settings, 7, seed=0, repeats=3, num_items_per_epoch=21)
+    alone = [data.batch(np.array([row])) for row in range(len(index))]
+    decoded: list[int] = []
+    decode = SampleDecoder.__call__
+    monkeypatch.setattr(
+        SampleDecoder, "__call__", lambda self, row, *out: (decoded.append(row), decode(self, row, *out))
+    )
+    loader = data.train_dataloader()
+    batches = list(loader)
+    assert [len(batch["index"]) for batch in batches] == [7, 7, 7]
+    for batch in batches:
+        for i, row in enumerate(batch["index"].tolist()):
+            assert torch.equal(batch["image"][i], alone[row]["image"][0])
+            assert torch.equal(batch["target"][i], alone[row]["target"][0])
+    once = [row for batch in batches for row in set(batch["index"].tolist())]
+    wanted = {"lazy": once, "lazy_cached": set(once), "eager": range(len(index))}
+    assert sorted(decoded) == sorted(wanted[mode])
+    data.teardown()
 
 
 def test_load_is_outside_of_any_epoch() -> None:

@@ -139,9 +139,8 @@ def test_resume_from_the_end_of_an_epoch(files: list[str], tmp_path: Path, when:
 def test_a_checkpoint_holds_plain_integers(files: list[str], tmp_path: Path) -> None:
     run(files, tmp_path, keep_all(tmp_path / "c", every_n_train_steps=4), max_epochs=1)
     state = torch.load(tmp_path / "c" / "step=4.ckpt", weights_only=True)["loops"]["fit_loop"]["state_dict"]
-    assert state["combined_loader"] == [
-        {"epoch": 0, "batches": 4, "rows": TRAIN, "batch_size": BATCH, "seed": 7, "world": 1}
-    ]
+    order = {"rows": TRAIN, "batch_size": BATCH, "seed": 7, "world": 1, "repeats": 1, "items": TRAIN}
+    assert state["combined_loader"] == [{"epoch": 0, "batches": 4, **order}]
 
 
 def test_another_batch_size_on_resume_is_said(files: list[str], tmp_path: Path) -> None:
