@@ -130,7 +130,8 @@ def _augmentation(value: str) -> list[str]:
     """The words for an augmentation: its name, a truth value, or a list of transforms."""
     names = _LIST_OF_NAMES.fullmatch(value)
     if names is None and not value.startswith("["):
-        return ["augmentation=" + ",".join(_SAID_OF_AUGMENTATION.get(v.strip("'\"").lower(), v) for v in value.split(","))]
+        said = [_SAID_OF_AUGMENTATION.get(v.strip("'\"").lower(), v) for v in value.split(",")]
+        return [f"augmentation={','.join(said)}"]
     if names is not None and len(listed := re.split(r"\s*,\s*", names[1])) == len(set(listed)):
         return [f"augmentation=[{','.join(listed)}]"]
     from lightning_vision.options import transforms
