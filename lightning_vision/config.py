@@ -49,6 +49,7 @@ class Settings:
     encoder_layer_decay: Annotated[float, Between(0, 1, low_open=True)] | None = None
     encoder_freeze_epochs: Annotated[int, Between(0)] = 0
     tied: str | None = None
+    images_per_class: Annotated[int, Between(1)] | None = None
     seed: Annotated[int, Between(0, 4294967295)] = 0
     monitor: str = "auto"
     calibrate: Literal["temperature", "thresholds", "all"] | None = None
@@ -56,6 +57,7 @@ class Settings:
     source: str | None = None
     quick: bool = False
     report: str | None = None
+    plots: Literal["augmentation"] | None = None
     cache: Literal["build", "list", "clear"] = "build"
     output_dir: str = "${hydra:runtime.output_dir}"
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from lightning_vision.config import instantiate
+from lightning_vision.data.few_shot import few_shot
 from lightning_vision.data.index import FurtherTarget, SampleIndex
 from lightning_vision.data.normal_class import as_normal_or_not, find_normal_class, normal_or_not
 from lightning_vision.data.preprocessing import Preprocessing
@@ -43,7 +44,8 @@ def read_index(config: Mapping[str, Any], strict: bool = True) -> SampleIndex:
     }
     covered = constants[main]["covers_classes"]
     index = source.read(wanted, config["seed"], strict, preprocessing, coverage=covered, further=further)
-    return cast(SampleIndex, index)
+    few = config.get("images_per_class")
+    return cast(SampleIndex, index) if few is None else few_shot(index, few, config["seed"])
 
 
 def targets_of(index: SampleIndex, config: Mapping[str, Any]) -> dict[str, TargetSpec]:

@@ -21,9 +21,16 @@ _REFERENCE = re.compile(r"\btemplate\.(?:choices\.)?(\w+)")
 
 
 def register_resolvers() -> None:
-    """Let YAML multiply and divide: ``${product:${batch_size},${template.per_item_lrate}}``, ``${ratio:a,b}``."""
+    """Let YAML calculate: ``${product:${batch_size},1e-4}``, ``${ratio:1e-6,5e-3}``, ``${scaled:${image_size},1.25}``.
+
+    ``scaled`` gives whole pixels, of one side or of both.
+    """
     from omegaconf import OmegaConf
 
+    def scaled(size: Any, factor: float) -> Any:
+        return round(size * factor) if isinstance(size, int | float) else [round(side * factor) for side in size]
+
+    OmegaConf.register_new_resolver("scaled", scaled, replace=True)
     OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), replace=True)
     OmegaConf.register_new_resolver("ratio", lambda a, b: a / b if b else 0.0, replace=True)
 
