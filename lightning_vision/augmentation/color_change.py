@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import math
+import re
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lightning_vision.errors import ConfigError
+from lightning_vision.types import Below, Between
 
 # Floats that fit into the cache of a core, with the floats that they are made of.
 IN_CACHE = 2**18
@@ -80,6 +83,40 @@ class ColorChange(nn.Module):
         raise NotImplementedError
 
 
+class FactorChange(ColorChange):
+    """Change the colours of each image by a factor of its own, with probability ``p``.
+
+    Args:
+        min: Smallest factor; the factors are drawn evenly.
+        max: Largest factor.
+        p: Probability, drawn for every image by itself.
+
+    Raises:
+        ConfigError: Not 0 < min < max.
+    """
+
+    def __init__(
+        self,
+        min: Annotated[float, Between(0, low_open=True), Below("max")] = 0.5,
+        max: Annotated[float, Between(0, low_open=True)] = 2.0,
+        p: Annotated[float, Between(0, 1)] = 0.5,
+    ) -> None:
+        super().__init__(p)
+        if not 0 < min < max < math.inf:
+            name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+            raise ConfigError(
+                f"The factors of {name} are drawn from a range.",
+                given=f"min={min:g}, max={max:g}",
+                expected="numbers greater than 0, min less than max",
+                override=f"augmentation.{name}.min=0.5 augmentation.{name}.max=2.0",
+            )
+        self.min, self.max = min, max
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw factors."""
+        return uniform(self.min, self.max, count, generator)
+
+
 def color_channels(image: Tensor) -> int:
     """How many of the channels of a batch are colours, not alpha: 1 or 3.
 
@@ -95,18 +132,3 @@ def color_channels(image: Tensor) -> int:
 def uniform(low: float, high: float, count: int, generator: torch.Generator) -> Tensor:
     """Draw evenly between two numbers: float32 ``(count,)`` on the CPU."""
     return low + (high - low) * torch.rand(count, generator=generator)
-
-
-def check_range(part: str, low: float, high: float, usual: tuple[float, float], above: float = 0.0) -> None:
-    """Refuse a range that is empty or begins too low.
-
-    Raises:
-        ConfigError: Not ``above < low < high``.
-    """
-    if not above < low < high:
-        raise ConfigError(
-            f"What {part} draws from is a range.",
-            given=f"min={low:g}, max={high:g}",
-            expected=f"numbers greater than {above:g}, min less than max",
-            override=f"augmentation.{part}.min={usual[0]:g} augmentation.{part}.max={usual[1]:g}",
-        )

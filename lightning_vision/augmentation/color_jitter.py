@@ -7,12 +7,9 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
+from lightning_vision.augmentation.color import luma, saturate, turn_hue
+from lightning_vision.augmentation.color_change import IN_CACHE, color_channels
 from lightning_vision.types import Between
-
-# Share of red, green and blue in luma (ITU-R BT.601).
-LUMA = (0.299, 0.587, 0.114)
-# Floats that fit into the cache of a core, with the floats that they are made of.
-IN_CACHE = 2**18
 
 
 class ColorJitter(nn.Module):
@@ -64,9 +61,7 @@ class ColorJitter(nn.Module):
         Raises:
             ValueError: There are more than four channels.
         """
-        count, channels = image.shape[:2]
-        if channels > 4:
-            raise ValueError(f"the colours of an image with {channels} channels are not known")
+        count = len(image)
         chosen = torch.rand(count, generator=generator) < self.p
         drawn = torch.rand((count, 4), generator=generator)
         order = torch.rand((count, 4), generator=generator).argsort(1)
@@ -83,30 +78,22 @@ class ColorJitter(nn.Module):
         return changed, target
 
     def _changed(self, image: Tensor, order: Tensor, drawn: Tensor, gray: Tensor) -> Tensor:
-        coloured = image.shape[1] >= 3
-        colours = image[:, : 3 if coloured else 1].float().div_(255)
-        steps = (_brighten, _contrast, _saturate, _turn_hue)[: 4 if coloured else 2]
+        count = color_channels(image)
+        coloured, colours = count == 3, image[:, :count].float().div_(255)
+        steps = (_brighten, _contrast, saturate, turn_hue)[: 4 if coloured else 2]
         for position in range(4):
             for number, (change, most) in enumerate(zip(steps, self.changes, strict=False)):
                 rows = (order[:, position] == number).nonzero().flatten()
                 if most and len(rows):
-                    low, high = (-most, most) if change is _turn_hue else (max(0.0, 1 - most), 1 + most)
+                    low, high = (-most, most) if change is turn_hue else (max(0.0, 1 - most), 1 + most)
                     factor = (low + (high - low) * drawn[rows, number]).view(-1, 1, 1, 1).to(image.device)
                     rows = rows.to(image.device)
                     colours[rows] = change(colours[rows], factor).clamp_(0, 1)
         if coloured and len(rows := gray.nonzero().flatten()):
             rows = rows.to(image.device)
-            colours[rows] = _luma(colours[rows]).expand(-1, 3, -1, -1)
+            colours[rows] = luma(colours[rows]).expand(-1, 3, -1, -1)
         pixels = colours.mul_(255).round_().to(torch.uint8)
         return torch.cat((pixels, image[:, pixels.shape[1] :]), 1)
-
-
-def _luma(colours: Tensor) -> Tensor:
-    """Luma ``(B, 1, H, W)`` of RGB or grey images."""
-    if colours.shape[1] == 1:
-        return colours
-    red, green, blue = (share * channel for share, channel in zip(LUMA, colours.split(1, 1), strict=True))
-    return red + green + blue
 
 
 def _brighten(colours: Tensor, factor: Tensor) -> Tensor:
@@ -114,29 +101,5 @@ def _brighten(colours: Tensor, factor: Tensor) -> Tensor:
 
 
 def _contrast(colours: Tensor, factor: Tensor) -> Tensor:
-    mean = _luma(colours).mean((1, 2, 3), keepdim=True)
+    mean = luma(colours).mean((1, 2, 3), keepdim=True)
     return mean + factor * (colours - mean)
-
-
-def _saturate(colours: Tensor, factor: Tensor) -> Tensor:
-    luma = _luma(colours)
-    return luma + factor * (colours - luma)
-
-
-def _turn_hue(colours: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue of HSV: 1 is the whole circle."""
-    red, green, blue = colours.unbind(1)
-    high = torch.maximum(torch.maximum(red, green), blue)
-    chroma = high - torch.minimum(torch.minimum(red, green), blue)
-    across = chroma.clamp(min=torch.finfo(chroma.dtype).tiny)  # without chroma all differences are 0
-    sixth = torch.where(
-        red == high,
-        (green - blue) / across,
-        torch.where(green == high, 2 + (blue - red) / across, 4 + (red - green) / across),
-    )
-    # A turn of the circle is 6, and red lies at 0.
-    sixth = sixth / 6 + turn[:, 0]
-    sixth = (sixth - sixth.floor()) * 6
-    # Each channel has the highest value near its own hue, and falls by the chroma away from it.
-    near = ((sixth - 3).abs() - 1, 2 - (sixth - 2).abs(), 2 - (sixth - 4).abs())
-    return torch.stack([high - chroma * (1 - k.clamp(0, 1)) for k in near], 1)

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import torch
 from torch import Tensor
 
 from lightning_vision.augmentation.color import adjust_contrast
-from lightning_vision.augmentation.color_change import ColorChange, check_range, uniform
-from lightning_vision.types import Below, Between
+from lightning_vision.augmentation.color_change import FactorChange
 
 
-class RandomContrast(ColorChange):
-    """Multiply the distances to each image's mean luma by a factor, with probability ``p``; alpha and targets stay.
+class RandomContrast(FactorChange):
+    """Multiply distances to each image's mean luma by a factor, with probability ``p``; alpha and targets stay.
 
-    The factor is drawn evenly from ``[min, max]`` for every image by itself. Each value is rounded once and cut to its
-    range, by a table of the 256 values.
+    Each value is rounded once and cut to its range, by a table of the 256 values.
 
     Args:
         min: Smallest factor, below 1 is paler.
-        max: Largest factor.
+        max: Largest factor; they are drawn evenly, for every image by itself.
         p: Probability, drawn for every image by itself.
 
     Raises:
-        ConfigError: The range is empty or out of bounds.
+        ConfigError: Not 0 < min < max.
     """
-
-    def __init__(
-        self,
-        min: Annotated[float, Between(0, low_open=True), Below("max")] = 0.5,
-        max: Annotated[float, Between(0, low_open=True)] = 2.0,
-        p: Annotated[float, Between(0, 1)] = 0.5,
-    ) -> None:
-        super().__init__(p)
-        check_range("random_contrast", min, max, (0.5, 2.0))
-        self.min, self.max = min, max
-
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw factors."""
-        return uniform(self.min, self.max, count, generator)
 
     def change(self, colours: Tensor, amount: Tensor) -> Tensor:
         """Multiply the distance to the mean."""

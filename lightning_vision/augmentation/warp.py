@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_vision.augmentation.color_jitter import IN_CACHE
+from lightning_vision.augmentation.color_change import IN_CACHE
 
 
 def warp(

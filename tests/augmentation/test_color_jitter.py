@@ -27,8 +27,8 @@ def off(**values: float) -> ColorJitter:
 STEPS = {
     "brightness": (color_jitter._brighten, vision.adjust_brightness, 1.0),
     "contrast": (color_jitter._contrast, vision.adjust_contrast, 1.0),
-    "saturation": (color_jitter._saturate, vision.adjust_saturation, 1.0),
-    "hue": (color_jitter._turn_hue, vision.adjust_hue, 0.5),
+    "saturation": (color_jitter.saturate, vision.adjust_saturation, 1.0),
+    "hue": (color_jitter.turn_hue, vision.adjust_hue, 0.5),
 }
 
 
