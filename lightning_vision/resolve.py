@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_vision.config import instantiate
 from lightning_vision.data.class_names import read_class_names
-from lightning_vision.data.geometry import infer_geometry
+from lightning_vision.data.geometry import infer_geometry, training_geometry
 from lightning_vision.data.index import Problem, SampleIndex
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.sources.files import FilesSource
@@ -34,7 +34,7 @@ from lightning_vision.pairing import (
 from lightning_vision.reading import background_as_unknown, normal_or_not_of, read_index, targets_of
 from lightning_vision.signatures import class_constants
 from lightning_vision.tasks import task_constants, tasks_of
-from lightning_vision.training_images import check_repeats
+from lightning_vision.training_images import check_repeats, check_train_size
 from lightning_vision.types import Geometry, TargetSpec
 
 # Pixels a side of the images that most published models were trained and evaluated with.
@@ -107,6 +107,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any], source: str | Sequence[str] | N
     preprocessing = cast(Preprocessing, instantiate(config["preprocessing"]))
     preprocessing.require_unlabelled(index.target, [further.target for further in index.further_targets.values()])
     geometry = _geometry(config, index, preprocessing, reasons)
+    check_train_size(config, geometry, training_geometry(geometry, preprocessing))
     _encoder_channels(config, geometry, reasons)
     if config["encoder"].get("image_size") == "auto":
         config["encoder"]["image_size"] = [geometry.height, geometry.width]

@@ -85,8 +85,10 @@ def announce(plan: Plan, module: VisionModule, data: VisionDataModule) -> None:
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     heads = [[type(p).__name__ for p in (head.neck, head.decoder) if p is not None] for _, head in module.named_heads()]
     print(f"data   {plan.index.origin}: {counts['train']} train, {counts['val']} val, {counts['test']} test")
+    train = data.train_geometry
+    larger = "" if train == geometry else f" (cut out of {train.height} x {train.width} in training)"
     print(
-        f"       {geometry.height} x {geometry.width} pixels, {geometry.num_channels} channels, "
+        f"       {geometry.height} x {geometry.width} pixels{larger}, {geometry.num_channels} channels, "
         + (f"{target.num_classes} classes" if target.num_classes else "no labels")
     )
     names = " > ".join([type(module.encoder).__name__, " + ".join(" > ".join(parts) for parts in heads)])

@@ -1,9 +1,9 @@
-"""Repeats of training images: what the root settings come to, and where they are refused."""
+"""Repeats and another size of training images: what the root settings come to, and where they are refused."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,7 +15,14 @@ from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.errors import ConfigError
 from lightning_vision.resolve import resolve
 from lightning_vision.testing.discs import write_discs
+from lightning_vision.training_images import check_train_size
 from lightning_vision.types import Geometry
+
+
+class Cropping:
+    """An augmentation that says that it cuts the model's input out."""
+
+    injected: ClassVar[tuple[str, ...]] = ("size",)
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +47,19 @@ def test_steps_of_an_epoch(settings: dict[str, Any], steps: int) -> None:
     assert len(data.train_rows_dataloader()) == 3
     assert [len(loader) for loader in (data.val_dataloader(), data.test_dataloader()) if loader] == [2, 1]
     assert len(data.predict_dataloader()) == 5
+
+
+def test_training_images_of_another_size_must_be_cropped(table: Path) -> None:
+    words = ["data=table", "image_size=[24,32]", "augmentation=random_horizontal_flip"]
+    given = {"data.path": str(table), "data.ignore_index": 255, "preprocessing.train_size": [30, 32]}
+    with pytest.raises(ConfigError, match=r"(?s)train_size=\[30, 32\] with image_size=24 x 32.*train_size=null"):
+        resolve(compose(words, given))
+    # The size of the input itself is none, and a crop takes any.
+    resolve(compose(words, {**given, "preprocessing.train_size": [24, 32]}))
+    config = {
+        "preprocessing": {"train_size": 40},
+        "augmentation": {"flip": None, "crop": {"_target_": f"{__name__}.Cropping"}},
+    }
+    check_train_size(config, Geometry(24, 32, 3), Geometry(40, 40, 3))
+    with pytest.raises(ConfigError, match="augmentation none"):
+        check_train_size({**config, "augmentation": {}}, Geometry(24, 32, 3), Geometry(40, 40, 3))

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.accelerators import CUDAAccelerator
 
 from lightning_vision.data.embeddings import EmbeddingCache
+from lightning_vision.data.geometry import training_geometry
 from lightning_vision.data.headers import read_header
 from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.loader import Loader
@@ -35,7 +36,8 @@ class VisionDataModule(LightningDataModule):
 
     Args:
         index: The samples.
-        geometry: Height, width and channels that every image is brought to.
+        geometry: Height, width and channels that every image is brought to; training images to ``train_size``, if the
+            preprocessing has one.
         preprocessing: How images are decoded, and when.
         batch_size: Samples in a training batch of each rank.
         seed: Of the order of training batches, at least 0.
@@ -66,7 +68,10 @@ class VisionDataModule(LightningDataModule):
         self.seed = seed
         self.repeats = repeats
         self.num_items_per_epoch = num_items_per_epoch
-        self._decoder = SampleDecoder(index, geometry, preprocessing)
+        self.train_geometry = training_geometry(geometry, preprocessing)
+        self._decoder = self._train_decoder = SampleDecoder(index, geometry, preprocessing)
+        if self.train_geometry != geometry or preprocessing.for_training().resize != preprocessing.resize:
+            self._train_decoder = SampleDecoder(index, self.train_geometry, preprocessing.for_training())
         self._modes: dict[Split, Mode] = {}
         self._embeddings: EmbeddingCache | None = None
         # Kept for the life of the module: the epoch lives in a loader's sampler.
@@ -140,8 +145,13 @@ class VisionDataModule(LightningDataModule):
         return self._loader(name, self._mode("train"), self.batch_size, train=True, shuffle=not overfits)
 
     def train_rows_dataloader(self) -> Loader:
-        """The training rows in their order, each once over all ranks, as they are without augmentation."""
-        return self._loader("train rows", self._mode("train"), self.eval_batch_size)
+        """The training rows in their order, each once over all ranks, as they are without augmentation.
+
+        They are of the model's own size, resized as validation images are.
+        """
+        same = self._train_decoder is self._decoder
+        mode = self._mode("train") if same else Lazy(self._decoder, self.index.rows("train"))
+        return self._loader("train rows", mode, self.eval_batch_size)
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """Validation batches; an empty list, which Lightning skips, if the split has no rows."""
@@ -155,10 +165,16 @@ class VisionDataModule(LightningDataModule):
         """All rows of the index in their order. Decoded once, so never cached."""
         return self._loader("predict", Lazy(self._decoder, np.arange(len(self.index))), self.eval_batch_size)
 
-    def batch(self, rows: npt.NDArray[np.int64]) -> Batch:
-        """Load some rows of the index as one batch, whatever their split."""
+    def batch(self, rows: npt.NDArray[np.int64], training: bool = False) -> Batch:
+        """Load some rows of the index as one batch, whatever their split.
+
+        Args:
+            rows: int64: rows of the index.
+            training: As the augmentation gets them, instead of in the model's own size.
+        """
         rows = np.asarray(rows, np.int64)
-        return self._loader("rows", Lazy(self._decoder, np.arange(len(self.index))), 1).load(rows)
+        decoder = self._train_decoder if training else self._decoder
+        return self._loader("rows", Lazy(decoder, np.arange(len(self.index))), 1).load(rows)
 
     def original_mask(self, i: int) -> npt.NDArray[np.uint8]:
         """Class ids of row i at the mask file's own size, uint8 ``(H, W)``.
@@ -204,15 +220,16 @@ class VisionDataModule(LightningDataModule):
     def _mode(self, split: Split) -> Mode:
         if split not in self._modes:
             rows = self.index.rows(split)
+            decoder = self._train_decoder if split == "train" else self._decoder
 
             def pixels() -> Mode:
-                mode = open_mode(self._decoder, rows, self._ranks())
+                mode = open_mode(decoder, rows, self._ranks())
                 if self.preprocessing.mode == "eager":
                     self._prepare(mode, split)
                 return mode
 
             cache = self._embeddings
-            self._modes[split] = pixels() if cache is None else cache.open(self._decoder, rows, pixels)
+            self._modes[split] = pixels() if cache is None else cache.open(decoder, rows, pixels)
         return self._modes[split]
 
     def _eval_loader(self, split: Split) -> Loader | list[Loader]:

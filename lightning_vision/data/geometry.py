@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -12,6 +13,7 @@ from lightning_vision.data.headers import Header, read_header
 from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.errors import ConfigError, DataError, listed
+from lightning_vision.overrides import override
 from lightning_vision.types import Geometry
 
 
@@ -50,6 +52,27 @@ def infer_geometry(
         count = preprocessing.infer_image_sample_size
         channels = sampled_channels(index, rows, count) if preprocessing.infer_image_num_channels else 3
     return Geometry(size[0], size[1], channels, len(index.images))
+
+
+def training_geometry(geometry: Geometry, preprocessing: Preprocessing) -> Geometry:
+    """Return what training images are brought to: ``train_size``, or the geometry itself.
+
+    Raises:
+        ConfigError: ``train_size`` is smaller than the model's input: a crop of that size could not be cut out.
+    """
+    size = preprocessing.train_size
+    if size is None:
+        return geometry
+    height, width = (size, size) if isinstance(size, int) else size
+    if height < geometry.height or width < geometry.width:
+        larger = [max(height, geometry.height), max(width, geometry.width)]
+        raise ConfigError(
+            "preprocessing.train_size is smaller than the model's input, which is to be cut out of it",
+            given=f"train_size {height} x {width}, image_size {geometry.height} x {geometry.width}",
+            expected="at least image_size on both sides",
+            override=[override("preprocessing.train_size", larger), "preprocessing.train_size=null"],
+        )
+    return replace(geometry, height=height, width=width)
 
 
 def _given_size(preprocessing: Preprocessing, image_size: int | Sequence[int] | None) -> tuple[int, int] | None:

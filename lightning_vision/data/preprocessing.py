@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 from lightning_vision.data.placement import Resize
 from lightning_vision.errors import ConfigError
 from lightning_vision.types import Between, TargetSpec
+
+Side = Annotated[int, Between(1)]
 
 
 class Preprocessing:
@@ -31,6 +35,12 @@ class Preprocessing:
         crop_rounding: Half a pixel of its offset: to the ``even`` number, as torchvision and timm have it, or
             ``down``, as transformers has it.
         resize_filter: ``bilinear`` or ``bicubic``, both with antialiasing; masks take the nearest pixel always.
+        train_size: Pixels of both sides, or (height, width), that training images and their masks are brought to, at
+            least those of the model's input. For an augmentation that crops: it cuts the input out of more pixels
+            than it has. null = the model's own size.
+        train_resize_method: How training images are brought to their size; null = as ``resize_method``. Where this or
+            ``train_size`` is given, ``crop_fraction`` is of validation and test alone: in training ``resize_crop``
+            keeps the whole tighter side.
         infer_image_dimensions: Take height and width from the data if none are given.
         infer_image_max_height: Upper bound of an inferred height, pixels.
         infer_image_max_width: Upper bound of an inferred width, pixels.
@@ -82,6 +92,8 @@ class Preprocessing:
         crop_fraction: Annotated[float, Between(0, 1, low_open=True)] = 0.875,
         crop_rounding: Literal["even", "down"] = "even",
         resize_filter: Literal["bilinear", "bicubic"] = "bilinear",
+        train_size: Side | tuple[Side, Side] | None = None,
+        train_resize_method: Literal["interpolate", "crop_or_pad", "resize_crop", "resize_pad"] | None = None,
         infer_image_dimensions: bool = True,
         infer_image_max_height: Annotated[int, Between(1)] = 256,
         infer_image_max_width: Annotated[int, Between(1)] = 256,
@@ -109,6 +121,8 @@ class Preprocessing:
         self.missing_value_strategy = missing_value_strategy
         self.fill_value = fill_value
         self.resize = Resize(resize_method, crop_fraction, crop_rounding, resize_filter)
+        self.train_size = train_size
+        self.train_resize_method = train_resize_method
         self.infer_image_dimensions = infer_image_dimensions
         self.infer_image_max_height = infer_image_max_height
         self.infer_image_max_width = infer_image_max_width
@@ -129,6 +143,14 @@ class Preprocessing:
         self.num_processes = num_processes
         self.exact_decode = exact_decode
         self.on_bad_image = on_bad_image
+
+    def for_training(self) -> Preprocessing:
+        """Return the settings with the ``resize`` of training images: these, if theirs is the same."""
+        if self.train_size is None and self.train_resize_method is None:
+            return self
+        settings = copy(self)
+        settings.resize = replace(self.resize, method=self.train_resize_method or self.resize.method, crop_fraction=1.0)
+        return settings
 
     def require_unlabelled(self, target: TargetSpec | None, further: Sequence[TargetSpec] = ()) -> None:
         """Refuse black images in the place of bad ones where no value says that their targets do not count.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lightning_vision.data.duplicate_report import check_duplicates
-from lightning_vision.data.geometry import infer_geometry
+from lightning_vision.data.geometry import infer_geometry, training_geometry
 from lightning_vision.data.image_scan import ImageScan, scan_images
 from lightning_vision.data.index import FurtherTarget, Problem, SampleIndex, Severity
 from lightning_vision.data.mask_report import check_masks, count_masks
@@ -53,6 +53,7 @@ class Report:
             nobody knows (sets of labels).
         further: What further outputs predict, by their names.
         geometry: What would be inferred, or None if it cannot be.
+        train_geometry: What training images are brought to, or None if it is not known.
         standardize_image: The setting: ``encoder``, ``imagenet1k``, or None for pixels in [0, 1].
         sizes: Number of images of each ``"height x width"``, after EXIF orientation, the most frequent first.
         channels: Number of images of each number of channels.
@@ -71,6 +72,7 @@ class Report:
     unknown: dict[str, int] = field(default_factory=dict)
     further: dict[str, FurtherReport] = field(default_factory=dict)
     geometry: Geometry | None = None
+    train_geometry: Geometry | None = None
     standardize_image: str | None = None
     sizes: dict[str, int] = field(default_factory=dict)
     channels: dict[int, int] = field(default_factory=dict)
@@ -138,6 +140,7 @@ def check_index(
     if len(index):  # that there are none is a problem already
         try:
             report.geometry = infer_geometry(index, preprocessing, image_size)
+            report.train_geometry = training_geometry(report.geometry, preprocessing)
         except VisionError as error:
             report.problems.append(Problem("error", str(error)))
         if not counts["train"]:

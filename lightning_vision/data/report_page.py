@@ -64,6 +64,9 @@ def _overview(report: Report) -> list[str]:
         channels = "1 channel" if g.num_channels == 1 else f"{g.num_channels} channels"
         how = _STANDARDIZED.get(report.standardize_image, report.standardize_image)
         rows.append(("input", f"{several}{g.height} x {g.width}, {channels}, {how}"))
+        train = report.train_geometry
+        if train is not None and train != g:
+            rows.append(("training", f"{train.height} x {train.width}, from which the augmentation cuts the input"))
     if report.duplicates is not None:
         count = len(report.duplicates)
         rows.append(("copies", "none" if not count else f"{count} picture{'s' * (count > 1)} more than once"))

@@ -9,12 +9,15 @@ import torch
 from PIL import Image
 
 from lightning_vision.data.datamodule import VisionDataModule
+from lightning_vision.data.decode import decode_sized
 from lightning_vision.data.index import PackedStrings, SampleIndex
 from lightning_vision.data.loader import Loader
+from lightning_vision.data.masks import decode_mask
+from lightning_vision.data.placement import Resize
 from lightning_vision.data.preprocessing import Preprocessing
-from lightning_vision.errors import DataError
+from lightning_vision.errors import ConfigError, DataError
 from lightning_vision.testing.datasets import write_mask
-from lightning_vision.types import Geometry, TargetSpec
+from lightning_vision.types import Batch, Geometry, TargetSpec
 
 SPLIT = np.array([0, 1, 0, 2, 0, 0, 1, 0, 2, 0], np.uint8)
 
@@ -126,3 +129,48 @@ def test_threads_follow_the_setting(index: SampleIndex, tmp_path: Path) -> None:
     free = VisionDataModule(index, Geometry(8, 6, 3), Preprocessing(), 4, seed=0)
     assert free.train_dataloader().threads >= 1
     assert free.eval_batch_size == 4
+
+
+@pytest.mark.parametrize("mode", ["lazy", "eager", "lazy_cached"])
+def test_training_images_have_a_size_of_their_own(index: SampleIndex, tmp_path: Path, mode: str) -> None:
+    target = index.target
+    assert target is not None
+
+    def check(batch: Batch, size: tuple[int, int], resize: Resize) -> None:
+        for row, image, mask in zip(batch["index"].tolist(), batch["image"], batch["target"], strict=True):
+            expected, file = decode_sized(index.image_path(row), Geometry(*size, 3), resize)
+            assert torch.equal(image, expected)
+            assert torch.equal(mask, decode_mask(index.mask_path(row), target, size, file, resize=resize))
+
+    test_form = Resize("resize_crop", 0.95)
+    # In one cache folder: stores of different sizes never mix.
+    for settings, size, resize in (
+        ({"train_size": (12, 10)}, (12, 10), Resize("resize_crop", 1.0)),
+        ({"train_size": 9, "train_resize_method": "resize_pad"}, (9, 9), Resize("resize_pad")),
+        ({"train_resize_method": "interpolate"}, (8, 6), Resize()),
+        ({}, (8, 6), test_form),
+    ):
+        data = data_of(index, tmp_path / "c", mode=mode, resize_method="resize_crop", crop_fraction=0.95, **settings)
+        for _ in range(2):  # decoded, and read back
+            for batch in data.train_dataloader():
+                check(batch, size, resize)
+        check(data.batch(np.array([4, 1]), training=True), size, resize)
+        loaders = [
+            data.train_rows_dataloader(),
+            data.val_dataloader(),
+            data.test_dataloader(),
+            data.predict_dataloader(),
+        ]
+        for loader in loaders:
+            assert isinstance(loader, Loader)
+            for batch in loader:
+                check(batch, (8, 6), test_form)
+        check(data.batch(np.array([4, 1])), (8, 6), test_form)
+        data.teardown()
+    stores = list((tmp_path / "c").iterdir()) if mode == "lazy_cached" else []
+    assert len(stores) == (6 if stores else 0)  # of four training forms, validation and test
+
+
+def test_training_images_are_not_smaller_than_the_input(index: SampleIndex, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"(?s)12 x 5.*8 x 6.*preprocessing\.train_size='?\[12,6\]"):
+        data_of(index, tmp_path, train_size=(12, 5))

@@ -35,7 +35,7 @@ def messages(report: Report, severity: str = "error") -> list[str]:
 
 
 def test_sound_masks(tmp_path: Path) -> None:
-    report = check(mask_table(tmp_path), "mask")
+    report = check(mask_table(tmp_path), "mask", Preprocessing(train_size=(24, 32)))
     assert report.ok
     assert report.problems == []
     assert report.duplicates == []
@@ -49,6 +49,9 @@ def test_sound_masks(tmp_path: Path) -> None:
     text = render(report)
     assert "The data can be trained on." in text
     assert "train 6, val 2, test 2" in text
+    assert "training 24 x 32, from which the augmentation cuts the input" in text
+    small = check(tmp_path / "index.csv", "mask", Preprocessing(train_size=(24, 29)))
+    assert "train_size 24 x 29" in messages(small)[0]
 
 
 def test_sound_labels(tmp_path: Path) -> None:
