@@ -1,4 +1,4 @@
-"""Two processes on one machine, started from the command line as a user would."""
+"""Two processes on one machine: started by Lightning as from a user's command line, or as torchrun starts them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from lightning_vision.testing.discs import write_discs
+from lightning_vision.testing.processes import command_line, rank_environments
 
 SMALL = ["encoder.out_channels=8", "image_size=[32,40]", "batch_size=4", "epochs=2"]
 SLOW = pytest.mark.slow
 
 
-def run(*words: str, cwd: Path) -> str:
-    """Run the command line; a run that hangs is killed with all its processes."""
+def launch(*words: str, cwd: Path) -> None:
+    """Run the command line, which starts the second process; a run that hangs is killed with all its processes."""
     process = subprocess.Popen(
         [sys.executable, "-m", "lightning_vision", *words],
         cwd=cwd,
@@ -35,7 +36,12 @@ def run(*words: str, cwd: Path) -> str:
         os.killpg(process.pid, signal.SIGKILL)
         pytest.fail(f"hangs: {process.communicate()[0][-3000:]}")
     assert process.returncode == 0, output[-3000:]
-    return output
+
+
+def torchrun(*words: str, cwd: Path) -> None:
+    """Run the command line as both ranks."""
+    for rank in [command_line(*words, cwd=cwd, **environment) for environment in rank_environments()]:
+        rank.succeed()
 
 
 TWO = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
@@ -72,11 +78,13 @@ def write_targets(folder: Path) -> Path:
 @pytest.mark.parametrize("words", WAYS)
 def test_two_processes_give_the_test_figures_of_one(words: list[str], tmp_path: Path) -> None:
     data = ["data=table", f"data.path={write_targets(tmp_path / 'data')}"]
+    # One way is enough to try the launcher, which imports everything once more in each process.
+    run = launch if OUTPUTS in words else torchrun
     run(*data, *words, *SMALL, *TWO, "hydra.run.dir=two", cwd=tmp_path)
     fitted = json.loads((tmp_path / "two" / "metrics.json").read_text())
     best = "checkpoint=two/checkpoints/best.ckpt"
-    run("test", best, "hydra.run.dir=one_test", cwd=tmp_path)
-    run("test", best, *TWO, "hydra.run.dir=two_test", cwd=tmp_path)
+    command_line("test", best, "hydra.run.dir=one_test", cwd=tmp_path).succeed()
+    torchrun("test", best, *TWO, "hydra.run.dir=two_test", cwd=tmp_path)
     one, two = (json.loads((tmp_path / f / "metrics.json").read_text()) for f in ("one_test", "two_test"))
     assert one.keys() == two.keys()
     if "augmentation=views" in words:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from torchvision import models
 import lightning_vision as lv
 from lightning_vision.errors import ConfigError
 from lightning_vision.testing.discs import write_discs
+from lightning_vision.testing.processes import command_line
 
 EVALUATED = {"preprocessing.resize_method": "resize_crop"}
 
@@ -123,10 +122,7 @@ def test_the_command_line_tests_and_predicts_without_training(data_root: Path, t
 
 
 def _run(folder: Path, *words: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "lightning_vision", *words], cwd=folder, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    command_line(*words, cwd=folder).succeed()
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +19,7 @@ from lightning_vision.config import compose
 from lightning_vision.errors import ConfigError
 from lightning_vision.resolve import resolve
 from lightning_vision.testing.discs import write_discs
+from lightning_vision.testing.processes import Child, rank_environments
 
 
 @pytest.fixture(scope="module")
@@ -146,47 +143,25 @@ def test_a_model_that_is_split_among_processes_is_refused() -> None:
         FreezeEncoder(1).setup(trainer, LightningModule(), "fit")
 
 
-TWO_PROCESSES = """
-import sys
-from pathlib import Path
-import torch
-from lightning.pytorch import Callback
-import lightning_vision as lv
-from lightning_vision.assembly import build_trainer
-
 class Keep(Callback):
-    def on_train_epoch_end(self, trainer, module):
-        torch.save(module.encoder.state_dict(), f"{trainer.current_epoch}_{trainer.global_rank}.pt")
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        torch.save(pl_module.encoder.state_dict(), f"{trainer.current_epoch}_{trainer.global_rank}.pt")
 
-module, data = lv.build(sys.argv[1:])
-trainer = build_trainer({**module.config, "callbacks": {}, "logger": {}}, enable_checkpointing=False)
-trainer.callbacks.append(Keep())
-trainer.fit(module, data)
-"""
+
+def fit_and_keep(words: list[str]) -> None:
+    module, data = lv.build(words)
+    trainer = build_trainer({**module.config, "callbacks": {}, "logger": {}}, enable_checkpointing=False)
+    trainer.callbacks.append(Keep())
+    trainer.fit(module, data)
 
 
 def test_two_processes_unfreeze_together_and_stay_equal(table: Path, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(TWO_PROCESSES)
     words = [f"{key}={value}" for key, value in settings(table, tmp_path / "run")["overrides"].items()]
     words = [word.replace(" ", "") for word in words]
     words += ["data=table", "encoder=unet", "decoder=unet", "image_size=[32,40]", "batch_size=4", "epochs=2"]
     words += ["encoder_freeze_epochs=1", "trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
-    process = subprocess.Popen(
-        [sys.executable, str(script), *words],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    try:
-        output, _ = process.communicate(timeout=150)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        pytest.fail(f"hangs: {process.communicate()[0][-3000:]}")
-    assert process.returncode == 0, output[-3000:]
+    for child in [Child(fit_and_keep, words, cwd=tmp_path, **rank) for rank in rank_environments()]:
+        child.succeed()
     first, second = (
         [torch.load(tmp_path / f"{epoch}_{rank}.pt", weights_only=True) for rank in (0, 1)] for epoch in (0, 1)
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
 import struct
-import subprocess
 import sys
 import warnings
 import zlib
@@ -22,6 +22,7 @@ from lightning_vision.data.decode import decode_image
 from lightning_vision.data.headers import read_header
 from lightning_vision.data.imagefile import _without_warnings
 from lightning_vision.errors import DataError
+from lightning_vision.testing.processes import Child
 from lightning_vision.types import Geometry
 
 SMALL = Geometry(8, 8, 3)
@@ -430,29 +431,24 @@ def test_the_limit_is_pillows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
                 assert decode_image(path, SMALL).shape == (3, 8, 8)
 
 
+def read_all(folder: Path) -> None:
+    """Read every file; print by how much the highest memory of the process has grown."""
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for path in sorted(folder.iterdir()):
+        for read in (read_header, lambda p: decode_image(p, Geometry(8, 8, 3))):
+            with contextlib.suppress(DataError):
+                read(path)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
 def test_memory_stays_bounded(tmp_path: Path) -> None:
     """In a process of its own, whose highest memory is measured."""
     for suffix, make in bombs().items():
         (tmp_path / f"bomb.{suffix}").write_bytes(make())
-    code = f"""
-import resource
-from pathlib import Path
-from lightning_vision.data.decode import decode_image
-from lightning_vision.data.headers import read_header
-from lightning_vision.errors import DataError
-from lightning_vision.types import Geometry
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for path in sorted(Path({str(tmp_path)!r}).iterdir()):
-    for read in (read_header, lambda p: decode_image(p, Geometry(8, 8, 3))):
-        try:
-            read(path)
-        except DataError:
-            pass
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-"""
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
-    grown = int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
+    output = Child(read_all, tmp_path).succeed()
+    grown = int(output.splitlines()[-1]) * (1 if sys.platform == "darwin" else 1024)
     assert grown < 50e6, "30000 x 30000 pixels would take 900 MB and more"
 
 

@@ -7,8 +7,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from lightning_vision.data.loader import Loader
 from lightning_vision.data.modes import SampleDecoder, open_mode
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.testing.datasets import write_mask
+from lightning_vision.testing.processes import Child
 from lightning_vision.types import Geometry, TargetSpec
 
 N, BATCH, EPOCHS = 43, 4, 2
@@ -69,7 +68,7 @@ def digests(loader: Loader) -> list[str]:
     return found
 
 
-# What a process does, by name. Each prints one line of JSON.
+# What a process does. Each prints one line of JSON.
 
 
 def run_epochs(folder: Path, cache: Path) -> None:
@@ -93,11 +92,11 @@ def run_until_killed(folder: Path, cache: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run_rank(folder: Path, cache: Path, port: str, rank: str, world: str) -> None:
+def run_rank(folder: Path, cache: Path, port: int, rank: int, world: int) -> None:
     """All modes, one after another, as one rank of several."""
     from torch import distributed
 
-    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=int(rank), world_size=int(world))
+    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     print(json.dumps({name: digests(loader_of(folder, cache / name, **settings)) for name, settings in MODES.items()}))
     distributed.destroy_process_group()
 
@@ -114,20 +113,8 @@ def run_with_a_limit(folder: Path, cache: Path) -> None:
         print(json.dumps({"error": type(error).__name__, "text": str(error)}))
 
 
-def start(name: str, *words: object) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, name, *map(str, words)]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
-
-
-def answer(process: subprocess.Popen[str]) -> Any:
-    try:
-        output, errors = process.communicate(timeout=120)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        pytest.fail(f"hangs: {process.communicate()}")
-    assert process.returncode == 0, errors[-3000:]
-    return json.loads(output.splitlines()[-1])
+def answer(process: Child) -> Any:
+    return json.loads(process.succeed().splitlines()[-1])
 
 
 @pytest.fixture
@@ -137,17 +124,16 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_run_that_was_killed_in_its_first_epoch_goes_on(folder: Path, tmp_path: Path) -> None:
-    killed = start("run_until_killed", folder, tmp_path / "c")
-    killed.communicate(timeout=120)
-    assert killed.returncode == -signal.SIGKILL
-    after = answer(start("run_epochs", folder, tmp_path / "c"))
+    code, _ = Child(run_until_killed, folder, tmp_path / "c").wait()
+    assert code == -signal.SIGKILL
+    after = answer(Child(run_epochs, folder, tmp_path / "c"))
     assert after["batches"] == digests(loader_of(folder, tmp_path / "unused"))
     # At least the four batches that were handed out were there already.
     assert 0 < after["decoded"] <= N - 4 * BATCH
 
 
 def test_two_runs_at_once_share_a_store(folder: Path, tmp_path: Path) -> None:
-    both = [start("run_epochs", folder, tmp_path / "c") for _ in range(2)]
+    both = [Child(run_epochs, folder, tmp_path / "c") for _ in range(2)]
     expected = digests(loader_of(folder, tmp_path / "unused"))
     assert [answer(process)["batches"] for process in both] == [expected, expected]
     assert len([f for f in (tmp_path / "c").iterdir() if f.is_dir()]) == 1
@@ -157,7 +143,7 @@ def test_modes_agree_in_one_process_and_in_two(folder: Path, tmp_path: Path) -> 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ranks = [start("run_rank", folder, tmp_path / "two", port, rank, 2) for rank in range(2)]
+    ranks = [Child(run_rank, folder, tmp_path / "two", port, rank, 2) for rank in range(2)]
     expected = digests(loader_of(folder, tmp_path / "unused"))
     for name, settings in MODES.items():
         assert digests(loader_of(folder, tmp_path / "one", **settings)) == expected, name
@@ -170,14 +156,10 @@ def test_modes_agree_in_one_process_and_in_two(folder: Path, tmp_path: Path) -> 
 
 
 def test_a_file_system_that_takes_no_more(folder: Path, tmp_path: Path) -> None:
-    found = answer(start("run_with_a_limit", folder, tmp_path / "c"))
+    found = answer(Child(run_with_a_limit, folder, tmp_path / "c"))
     assert found["error"] == "StoreError"
     assert "do not fit" in found["text"]
     assert str(tmp_path / "c") in found["text"]
     assert "preprocessing.mode=lazy" in found["text"]
     # Nothing half made stays in the way where there is room again.
     assert digests(loader_of(folder, tmp_path / "c", mode="lazy_cached")) == digests(loader_of(folder, tmp_path))
-
-
-if __name__ == "__main__":
-    globals()[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
 
 from lightning_vision.decoders.anomaly import AnomalyDecoder
 from lightning_vision.errors import ConfigError
 from lightning_vision.testing.conformance import check_decoder
+from lightning_vision.testing.processes import Child
 from lightning_vision.types import FeatureInfo
 
 INFO = FeatureInfo((6,), (4,), 6)
@@ -92,7 +93,8 @@ def _start(rank: int, folder: str) -> None:
 
 
 def test_two_processes_find_the_centre_of_one(tmp_path: Path) -> None:
-    multiprocessing.spawn(_start, (str(tmp_path),), nprocs=2)
+    for child in [Child(_start, rank, str(tmp_path)) for rank in range(2)]:
+        child.succeed()
     made = decoder()
     made.start_from([embeddings(9)], SIZE)
     for rank in range(2):

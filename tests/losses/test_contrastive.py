@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, distributed, nn
 
 from lightning_vision.losses.base import Loss
 from lightning_vision.losses.nt_xent import NTXentLoss
 from lightning_vision.losses.supervised_contrastive import SupervisedContrastiveLoss
+from lightning_vision.testing.processes import Child
 
 # Rows of each rank: equal, unequal, and one without any.
 SHARES = ((4, 4), (6, 2), (0, 8))
@@ -62,7 +63,8 @@ def process(rank: int, folder: str) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo over a file")
 def test_two_processes_have_the_loss_and_the_gradient_of_one(tmp_path: Path) -> None:
-    multiprocessing.spawn(process, (str(tmp_path),), nprocs=2)
+    for child in [Child(process, rank, str(tmp_path)) for rank in range(2)]:
+        child.succeed()
     found = iter(torch.load(tmp_path / "found.pt", weights_only=True))
     for counts in SHARES:
         for loss in losses():
