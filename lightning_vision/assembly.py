@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, cast
@@ -34,7 +34,7 @@ from lightning_vision.options import load_option
 from lightning_vision.outputs import OutputPlan, columns_of, in_order, monitors_of, outputs_of, setting_prefix
 from lightning_vision.pairing import calibrated
 from lightning_vision.resolve import Plan
-from lightning_vision.signatures import class_constants
+from lightning_vision.signatures import class_constants, describe
 from lightning_vision.tasks import task_class
 from lightning_vision.types import IMAGENET_STATS, FeatureInfo, Geometry, PixelStats, TargetSpec
 
@@ -44,6 +44,8 @@ WHERE_WEIGHTS_COME_FROM = ("weights", "use_pretrained", "model_cache_dir", "save
 VERSIONS = ("lightning_vision", "torch", "torchvision", "timm", "transformers")
 # Pixels a side of the image that finds out which parameters are used.
 PROBE_SIZE = 32
+# What mask pixels become that no image pixel covers, where the data ignore nothing: a mask has a byte a pixel.
+UNCOVERED = 255
 
 
 def build_module(plan: Plan) -> VisionModule:
@@ -132,9 +134,12 @@ def _assemble(
     geometry: Geometry,
     stats: PixelStats,
 ) -> VisionModule:
-    heads = _build_heads(outputs, encoder, geometry, calibrated(config))
+    nodes = [node for node in (config.get("augmentation") or {}).values() if node]
+    uncovered = _uncovered(nodes, outputs)
+    supplied = {"size": (geometry.height, geometry.width), "ignored": uncovered}
+    augmentation = [instantiate(n, nn.Module, **{k: supplied[k] for k in _injected(n)}) for n in nodes]
+    heads = _build_heads(outputs, encoder, geometry, calibrated(config), uncovered)
     optimizer = config["optimizer"]
-    augmentation = [instantiate(node, nn.Module) for node in (config.get("augmentation") or {}).values() if node]
 
     def configure(groups: list[dict[str, Any]], total_steps: int) -> tuple[Optimizer, Any]:
         built = cast(Any, instantiate(optimizer, Optimizer))(groups)
@@ -159,8 +164,39 @@ def _assemble(
     return module
 
 
+def _injected(node: Mapping[str, Any]) -> tuple[str, ...]:
+    """The arguments of a transform that no config has."""
+    signature = describe(node["_target_"])
+    return () if signature is None else signature.injected
+
+
+def _uncovered(nodes: Sequence[Mapping[str, Any]], outputs: Mapping[str, OutputPlan]) -> int | None:
+    """The value of mask pixels that no image pixel covers once an image was moved; None: there are none.
+
+    Raises:
+        ConfigError: A mask pixel has no value left for that.
+    """
+    targets = [output.target for output in outputs.values() if output.target.kind == "mask"]
+    moving = [node["_target_"] for node in nodes if "ignored" in _injected(node)]
+    if not targets or not moving:
+        return None
+    (target,) = targets
+    if target.ignore_index is None and target.num_classes > UNCOVERED:
+        raise ConfigError(
+            "Where a mask is moved, pixels come in that belong to no class, and all 256 values of a mask are classes.",
+            given=f"data.ignore_index=null with {moving[0].rpartition('.')[2]}",
+            expected="a value that is left out of the loss",
+            override=["data.ignore_index=0", "augmentation=random_horizontal_flip"],
+        )
+    return UNCOVERED if target.ignore_index is None else target.ignore_index
+
+
 def _build_heads(
-    outputs: Mapping[str, OutputPlan], encoder: Encoder, geometry: Geometry, calibrate: tuple[str, ...]
+    outputs: Mapping[str, OutputPlan],
+    encoder: Encoder,
+    geometry: Geometry,
+    calibrate: tuple[str, ...],
+    uncovered: int | None = None,
 ) -> dict[str, Head]:
     built: dict[str, Head] = {}
     # Width of what each output shows to those that depend on it; only a run of it tells.
@@ -172,7 +208,7 @@ def _build_heads(
         output = outputs[name]
         reduce_dependencies = output.node.get("reduce_dependencies", "sum")
         widths = {n: int(reduce_cells(seen[n].seen, reduce_dependencies).shape[1]) for n in depends[name]}
-        built[name] = head = _build_head(output, encoder, geometry, widths, calibrate)
+        built[name] = head = _build_head(output, encoder, geometry, widths, calibrate, uncovered)
         if name in needed:
             info = encoder.info
             maps = [torch.zeros(1, c, *cells(size, s)) for c, s in zip(info.channels, info.strides, strict=True)]
@@ -184,7 +220,12 @@ def _build_heads(
 
 
 def _build_head(
-    output: OutputPlan, encoder: Encoder, geometry: Geometry, widths: Mapping[str, int], calibrate: tuple[str, ...]
+    output: OutputPlan,
+    encoder: Encoder,
+    geometry: Geometry,
+    widths: Mapping[str, int],
+    calibrate: tuple[str, ...],
+    uncovered: int | None,
 ) -> Head:
     node, target = output.node, output.target
     info, inlet, consumes = encoder.info, None, class_constants(node["decoder"]["_target_"])["consumes"]
@@ -195,7 +236,9 @@ def _build_head(
     neck = cast(Any, instantiate(node["neck"], nn.Module, info=info)) if node["neck"] else None
     info = info if neck is None else neck.info
     decoder = cast(Decoder, instantiate(node["decoder"], Decoder, info=info, num_classes=target.num_classes))
-    loss = _build_loss(node["loss"], target)
+    # Only the loss sees moved masks: there are no figures of segmentation on training batches.
+    moved = uncovered is not None and target.kind == "mask"
+    loss = _build_loss(node["loss"], replace(target, ignore_index=uncovered) if moved else target)
     task = task_class(output.task)(target)
     return Head(decoder, task, loss, neck, node.get("weight", 1.0), output.column, inlet, calibrate)
 

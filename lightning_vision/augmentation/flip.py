@@ -33,8 +33,13 @@ class RandomHorizontalFlip(nn.Module):
             target: Class map ``(B, H, W)``, class ids ``(B,)`` (left as they are) or None.
             generator: Source of the draws, on the CPU.
         """
-        chosen = (torch.rand(len(image), generator=generator) < self.p).to(image.device)
-        image = torch.where(chosen.view(-1, 1, 1, 1), image.flip(-1), image)
-        if target is not None and target.ndim == 3:
-            target = torch.where(chosen.view(-1, 1, 1), target.flip(-1), target)
-        return image, target
+        return mirrored(image, target, torch.rand(len(image), generator=generator) < self.p, -1)
+
+
+def mirrored(image: Tensor, target: Tensor | None, chosen: Tensor, axis: int) -> tuple[Tensor, Tensor | None]:
+    """Mirror the chosen images ``(B,)`` of a batch, and their class maps, along one axis."""
+    chosen = chosen.to(image.device, non_blocking=True)
+    image = torch.where(chosen.view(-1, 1, 1, 1), image.flip(axis), image)
+    if target is not None and target.ndim == 3:
+        target = torch.where(chosen.view(-1, 1, 1), target.flip(axis), target)
+    return image, target
