@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
+from lightning_vision.augmentation.rows import put, taken
 from lightning_vision.types import Between
 
 
@@ -37,9 +38,14 @@ class RandomHorizontalFlip(nn.Module):
 
 
 def mirrored(image: Tensor, target: Tensor | None, chosen: Tensor, axis: int) -> tuple[Tensor, Tensor | None]:
-    """Mirror the chosen images ``(B,)`` of a batch, and their class maps, along one axis."""
-    chosen = chosen.to(image.device, non_blocking=True)
-    image = torch.where(chosen.view(-1, 1, 1, 1), image.flip(axis), image)
+    """Mirror the chosen images of a batch, bool ``(B,)`` on the CPU, and their class maps, along one axis."""
+    rows = chosen.nonzero().flatten()
+    if not len(rows):
+        return image, target
+    flipped = image.clone()
+    put(flipped, rows, taken(image, rows).flip(axis))
     if target is not None and target.ndim == 3:
-        target = torch.where(chosen.view(-1, 1, 1), target.flip(axis), target)
-    return image, target
+        moved = target.clone()
+        put(moved, rows, taken(target, rows).flip(axis))
+        target = moved
+    return flipped, target

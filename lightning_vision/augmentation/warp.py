@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_vision.augmentation.color_change import IN_CACHE
+from lightning_vision.augmentation.rows import put, taken
 
 
 def warp(
@@ -43,16 +44,15 @@ def warp(
     # Pixels to halves of the image; to the device without waiting for it.
     halves = torch.tensor([[2 / width], [2 / height]])
     matrix = (matrix[rows] * halves).to(image.device, non_blocking=True)
-    rows = rows.to(image.device, non_blocking=True)
     for part, maps in zip(rows.split(together), matrix.split(together), strict=True):
         grid = _grid(maps, height, width)
-        pixels = F.grid_sample(image[part].float().sub_(fill), grid, align_corners=False).add_(fill).round_()
+        pixels = F.grid_sample(taken(image, part).float().sub_(fill), grid, align_corners=False).add_(fill).round_()
         # To uint8 processors go faster by way of whole numbers.
-        warped[part] = pixels.to(torch.int16).to(torch.uint8)
+        put(warped, part, pixels.to(torch.int16).to(torch.uint8))
         if mask is not None and moved is not None and ignored is not None:
-            ids = mask[part, None].float().sub_(ignored)
+            ids = taken(mask, part)[:, None].float().sub_(ignored)
             ids = F.grid_sample(ids, grid, mode="nearest", align_corners=False).add_(ignored)
-            moved[part] = ids[:, 0].to(mask.dtype)
+            put(moved, part, ids[:, 0].to(mask.dtype))
     return warped, moved
 
 
