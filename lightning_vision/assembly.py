@@ -157,6 +157,7 @@ def _assemble(
         encoder_lr_factor=config["encoder_lr_factor"],
         encoder_layer_decay=config.get("encoder_layer_decay"),
         encoder_freeze_epochs=config.get("encoder_freeze_epochs", 0),
+        average_horizontal_flips=config.get("average_horizontal_flips", False),
         config=config,
         seed=config["seed"],
     )
@@ -381,6 +382,8 @@ def _decide_embeddings(plan: Plan, module: VisionModule) -> None:
             "versions": {name: version(name) for name in VERSIONS},
             # Of code that has no version here, what it computes counts.
             "features": None if _ours(module.encoder) else _features_digest(module),
+            # Only where it is so: features of earlier runs stay valid.
+            **({"average_horizontal_flips": True} if module.average_horizontal_flips else {}),
         }
 
     cache = EmbeddingCache(

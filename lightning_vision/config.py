@@ -48,6 +48,7 @@ class Settings:
     encoder_lr_factor: Annotated[float, Between(0)] | Literal["auto"] = "auto"
     encoder_layer_decay: Annotated[float, Between(0, 1, low_open=True)] | None = None
     encoder_freeze_epochs: Annotated[int, Between(0)] = 0
+    average_horizontal_flips: bool = False
     tied: str | None = None
     images_per_class: Annotated[int, Between(1)] | None = None
     seed: Annotated[int, Between(0, 4294967295)] = 0

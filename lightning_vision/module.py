@@ -78,6 +78,8 @@ class VisionModule(LightningModule):
         encoder_layer_decay: Each layer of the encoder learns with this times the rate of the one above it; None = all
             with the same rate.
         encoder_freeze_epochs: The encoder is frozen in the first so many epochs, and trained from then on.
+        average_horizontal_flips: The embedding of an image is the mean of its own and its mirror image's, in training
+            and ever after. For heads that take the embedding alone.
         config: The resolved config as plain data; it is saved in every checkpoint.
         seed: Base of the random numbers of every training step.
     """
@@ -95,6 +97,7 @@ class VisionModule(LightningModule):
         encoder_lr_factor: float = 1.0,
         encoder_layer_decay: float | None = None,
         encoder_freeze_epochs: int = 0,
+        average_horizontal_flips: bool = False,
         config: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
@@ -114,6 +117,7 @@ class VisionModule(LightningModule):
         self.encoder_lr_factor = encoder_lr_factor
         self.encoder_layer_decay = encoder_layer_decay
         self.freezing = FreezeEncoder(encoder_freeze_epochs) if encoder_freeze_epochs else None
+        self.average_horizontal_flips = average_horizontal_flips
         self.config = dict(config or {})
         self.seed = seed
         self.train_loss = MeanMetric(nan_strategy="disable")
@@ -176,7 +180,11 @@ class VisionModule(LightningModule):
 
     def encode(self, pixels: Tensor) -> dict[str, Features]:
         """Return the encoder's features of normalised images, each kind that some head takes."""
-        return self.encoder.features(pixels, self.consumed)
+        if not self.average_horizontal_flips:
+            return self.encoder.features(pixels, self.consumed)
+        # One pass for both: BatchNorm sees them as one batch.
+        own, mirrored = self.encoder.embed(torch.cat([pixels, pixels.flip(-1)])).chunk(2)
+        return {"embedding": (own + mirrored) / 2}
 
     @property
     def consumed(self) -> tuple[str, ...]:

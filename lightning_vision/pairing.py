@@ -77,6 +77,28 @@ def check_inputs(config: Mapping[str, Any]) -> None:
         )
 
 
+def check_mirrored(config: Mapping[str, Any]) -> None:
+    """Refuse to average embeddings of an image and its mirror image where an output takes none."""
+    if not config.get("average_horizontal_flips"):
+        return
+    for name, node in outputs_of(config).items():
+        decoder, prefix = node["decoder"]["_target_"], setting_prefix(config, name)
+        takes = class_constants(decoder)["consumes"]
+        reduced = takes == "embedding" and node.get("reduce_input")
+        if takes == "embedding" and not reduced:
+            continue
+        raise ConfigError(
+            "The embeddings of image and mirror image are averaged, and an output takes none.",
+            given=f"average_horizontal_flips=true with {decoder}, which takes "
+            + (f"the deepest map: {prefix}reduce_input={reduced}" if reduced else f"the encoder's {takes}"),
+            expected="decoders that take the embedding",
+            override=[
+                "average_horizontal_flips=false",
+                f"{prefix}reduce_input=null" if reduced else f"{prefix}decoder=classifier",
+            ],
+        )
+
+
 def check_views(config: Mapping[str, Any]) -> None:
     """Refuse to compare views of an image that are all alike."""
     compared = [

@@ -26,6 +26,7 @@ from lightning_vision.pairing import (
     check_head,
     check_inputs,
     check_labels,
+    check_mirrored,
     check_neck,
     check_views,
     check_weights,
@@ -97,6 +98,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any], source: str | Sequence[str] | N
         check_neck(node, setting_prefix(config, name))
         check_head(node, config["encoder"], setting_prefix(config, name))
     check_inputs(config)
+    check_mirrored(config)
     check_views(config)
     check_repeats(config)
     check_weights(config)

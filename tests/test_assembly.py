@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 
 from lightning_vision.assembly import build_module, freeze_unused
@@ -179,3 +180,21 @@ def test_the_optimizer_gets_its_groups_and_the_encoders_rate(table: Path) -> Non
     }
     count = sum(p.numel() for g in groups for p in g["params"])
     assert count == sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def test_cached_features_are_those_of_image_and_mirror_image(table: Path) -> None:
+    words = ["decoder=classifier", "encoder=stacked_cnn", "encoder.trainable=false", "image_size=16"]
+    identities, features = [], []
+    image = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    for word in ("average_horizontal_flips=false", "average_horizontal_flips=true"):
+        torch.manual_seed(0)
+        module = build_module(plan(table, *words, word))
+        module.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        assert module.embeddings is not None
+        identities.append(module.embeddings.identity())
+        features.append([module.embeddings.encode(i)[0] for i in (image, image.flip(-1))])
+    assert identities[0] != identities[1]
+    assert identities[0] == {k: v for k, v in identities[1].items() if k != "average_horizontal_flips"}
+    (one, mirrored), averaged = features
+    assert not torch.allclose(one, mirrored)
+    assert all(torch.allclose(found, (one + mirrored) / 2, atol=1e-6) for found in averaged)

@@ -9,13 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lightning_vision.config import compose
 from lightning_vision.data.decode import crop_or_pad
 from lightning_vision.data.placement import Resize
 from lightning_vision.decoders.classifier import ClassifierDecoder
+from lightning_vision.errors import ConfigError
 from lightning_vision.head import Head, HeadOutput
 from lightning_vision.losses.cross_entropy import SoftmaxCrossEntropyLoss
 from lightning_vision.metrics import iou
 from lightning_vision.module import Normalize, VisionModule, _mix
+from lightning_vision.resolve import resolve
 from lightning_vision.tasks.classification import Classification
 from lightning_vision.tasks.segmentation import Segmentation
 from lightning_vision.testing.encoders import TinyEncoder
@@ -71,6 +74,46 @@ def build(task: str = "label", **more: Any) -> VisionModule:
 def batch() -> Any:
     image = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
     return {"image": image, "target": torch.tensor([0, 1, 2, 0]), "index": torch.arange(4)}
+
+
+class TestAverageOfHorizontalFlips:
+    def test_the_embedding_is_the_mean_of_both(self) -> None:
+        module = build(average_horizontal_flips=True).eval()
+        image = batch()["image"]
+        pixels = module.normalize(image)
+        alone = [module.encoder.embed(p) for p in (pixels, pixels.flip(-1))]
+        assert not torch.allclose(*alone)
+        expected = module.head().decoder(torch.stack(alone).mean(0), (16, 16))
+        assert torch.allclose(module(image), expected, atol=1e-6)
+        assert torch.allclose(module(image.flip(-1)), expected, atol=1e-6)
+        assert module(image[:0]).shape == (0, 3)
+
+    def test_it_is_in_training_and_validation(self) -> None:
+        module = build(average_horizontal_flips=True)
+        one = batch()
+        mirrored = {**one, "image": one["image"].flip(-1)}
+        losses = [module._outputs_and_losses(b)[1]["output"] for b in (one, mirrored)]
+        assert torch.allclose(*losses)
+        losses[0].backward()
+        assert all(p.grad is not None for p in module.encoder.parameters() if p.requires_grad)
+
+    @pytest.mark.parametrize(
+        ("word", "override"),
+        [
+            ("decoder=unet", "decoder=classifier"),
+            ("decoder=pretrained", "decoder=classifier"),
+            (
+                "outputs={label: {decoder: classifier, reduce_input: mean}}",
+                r"outputs\.label\.reduce_input=null",
+            ),
+        ],
+    )
+    def test_outputs_that_take_no_embedding_are_refused(self, word: str, override: str) -> None:
+        message = (
+            rf"(?s)takes none.*average_horizontal_flips=true with .*try: +average_horizontal_flips=false.*{override}"
+        )
+        with pytest.raises(ConfigError, match=message):
+            resolve(compose([word, "average_horizontal_flips=true", "encoder=resnet"]))
 
 
 class TestRandomNumbersOfAStep:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lightning_vision.decoders.base import Decoder
 from lightning_vision.decoders.blocks import fc_stack
@@ -34,6 +36,10 @@ class ClassifierDecoder(Decoder):
         fc_layers: One mapping a layer, for layers that differ: ``output_size``, ``use_bias``, ``weights_initializer``,
             ``bias_initializer``, ``norm``, ``norm_params``, ``activation``, ``dropout``; what is missing is taken from
             the values above. Its length is the number of layers.
+        normalize: Bring what the last layer gets to unit length (L2) times the square root of its width. Embeddings of
+            unit length alone keep the logits so small that cross-entropy cannot fall (Wang et al. 2017, NormFace,
+            https://arxiv.org/abs/1704.06369, who multiply by a scale); with this one an entry is about 1 in size, as
+            behind a normalisation layer, so that the learning rates of any other embedding hold.
 
     Raises:
         ConfigError: If a layer has an unknown key or value.
@@ -57,9 +63,11 @@ class ClassifierDecoder(Decoder):
         fc_activation: Activation | None = "relu",
         fc_dropout: Annotated[float, Between(0, 1, high_open=True)] = 0.0,
         fc_layers: list[dict[str, Any]] | None = None,
+        normalize: bool = False,
     ) -> None:
         super().__init__(info, num_classes)
         self.fc = fc_stack(info.embed_dim, locals(), per_pixel=False)
+        self.normalize = normalize
         self.head = nn.Linear(self.fc.out_features, num_classes)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
@@ -69,11 +77,11 @@ class ClassifierDecoder(Decoder):
         return self.last(self.hidden(features, size))
 
     def hidden(self, features: Tensor | list[Tensor], size: tuple[int, int]) -> Tensor:
-        """Return what the fully connected layers make of the embeddings, ``(B, D)``."""
+        """Return what the last layer gets, ``(B, D)``: what the fully connected layers make of the embeddings."""
         if not isinstance(features, Tensor):
             raise ConfigError("A classifier takes the encoder's embedding, not its pyramid.")
         hidden: Tensor = self.fc(features)
-        return hidden
+        return F.normalize(hidden, dim=1) * math.sqrt(hidden.shape[1]) if self.normalize else hidden
 
     def last(self, hidden: Tensor) -> Tensor:
         """Return logits ``(B, num_classes)``."""

@@ -20,6 +20,7 @@ INFO = FeatureInfo((6,), (4,), 6)
         {"num_fc_layers": 2, "fc_output_size": 5, "fc_norm": "batch", "fc_dropout": 0.3},
         {"num_fc_layers": 1, "fc_norm": "layer", "fc_norm_params": {"eps": 1e-6}, "fc_use_bias": False},
         {"fc_layers": [{"output_size": 4, "activation": "geglu"}, {"output_size": 3}]},
+        {"num_fc_layers": 1, "normalize": True},
     ],
 )
 def test_keeps_the_contract(arguments: dict[str, Any]) -> None:
@@ -41,6 +42,19 @@ def test_layers_take_their_own_values_over_the_defaults() -> None:
     assert linear[0].bias.tolist() == [1.0] * 4
     assert not linear[1].bias.any()
     assert linear[1].weight.std() > 2
+
+
+def test_normalised_embeddings_have_one_length() -> None:
+    decoder = ClassifierDecoder(INFO, 3, normalize=True)
+    embedding = torch.randn(5, 6) * torch.tensor([1e-3, 0.1, 1, 10, 1e3])[:, None]
+    hidden = decoder.hidden(embedding, (8, 8))
+    length = (embedding.double() ** 2).sum(1, keepdim=True).sqrt()
+    assert torch.allclose(hidden.double(), embedding.double() / length * 6**0.5, atol=1e-6)
+    assert torch.allclose(hidden.square().mean(1), torch.ones(5))
+    logits = decoder(embedding, (8, 8))
+    assert torch.equal(logits, decoder.head(hidden))
+    assert torch.allclose(decoder(embedding * 7, (8, 8)), logits, atol=1e-6)
+    assert not decoder.hidden(torch.zeros(1, 6), (8, 8)).isnan().any()
 
 
 def test_a_pyramid_is_refused() -> None:
