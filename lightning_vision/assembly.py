@@ -30,6 +30,7 @@ from lightning_vision.head import Head, HeadOutput
 from lightning_vision.inlet import Inlet, reduce_cells
 from lightning_vision.losses.base import Loss
 from lightning_vision.module import VisionModule
+from lightning_vision.monitor import better
 from lightning_vision.options import load_option
 from lightning_vision.outputs import OutputPlan, columns_of, in_order, monitors_of, outputs_of, setting_prefix
 from lightning_vision.pairing import calibrated
@@ -141,9 +142,13 @@ def _assemble(
     heads = _build_heads(outputs, encoder, geometry, calibrated(config), uncovered)
     optimizer = config["optimizer"]
 
-    def configure(groups: list[dict[str, Any]], total_steps: int) -> tuple[Optimizer, Any]:
+    def configure(groups: list[dict[str, Any]], total_steps: int, steps_per_epoch: int) -> tuple[Optimizer, Any]:
         built = cast(Any, instantiate(optimizer, Optimizer))(groups)
-        return built, instantiate(config["scheduler"], optimizer=built, total_steps=total_steps)
+        known = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch, "mode": better(config["monitor"])}
+        signature = describe(config["scheduler"]["_target_"])
+        asked = () if signature is None else signature.injected or signature.parameters  # torch's own declare nothing
+        wanted = {k: v for k, v in known.items() if k in asked and k not in config["scheduler"]}
+        return built, instantiate(config["scheduler"], optimizer=built, **wanted)
 
     module = VisionModule(
         encoder,

@@ -23,9 +23,14 @@ if TYPE_CHECKING:
     from lightning_vision.data.index import SampleIndex
     from lightning_vision.module import VisionModule
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 KEY = "lightning_vision"
 ENCODER = "encoder."
+# Where the schedules of the second format are now.
+MOVED = {
+    "lightning_vision.optim.Cosine": "lightning_vision.optim.cosine.Cosine",
+    "lightning_vision.optim.Constant": "lightning_vision.optim.constant.Constant",
+}
 
 
 def pack(module: VisionModule, checkpoint: dict[str, Any]) -> None:
@@ -130,11 +135,20 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def upgrade(checkpoint: dict[str, Any]) -> None:
-    """Bring a checkpoint of the first format, which knew one output without a name, to the present one."""
+    """Bring a checkpoint of an older format to the present one."""
     kept = checkpoint[KEY]
-    if kept["format_version"] > 1:
-        return
-    kept["format_version"] = FORMAT_VERSION
+    version, kept["format_version"] = kept["format_version"], FORMAT_VERSION
+    if version < 2:
+        _name_the_output(checkpoint)
+    if version < 3:
+        scheduler = kept.get("config", {}).get("scheduler") or {}
+        if scheduler.get("_target_") in MOVED:
+            scheduler["_target_"] = MOVED[scheduler["_target_"]]
+
+
+def _name_the_output(checkpoint: dict[str, Any]) -> None:
+    """The first format knew one output without a name."""
+    kept = checkpoint[KEY]
     kept["outputs"] = {SINGLE: {"task": kept.pop("task"), "target": kept.pop("target")}}
     preprocessing = kept.get("config", {}).get("preprocessing", {})
     if "bad_image" in preprocessing:  # its name in the first checkpoints

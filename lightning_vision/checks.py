@@ -8,7 +8,7 @@ from typing import Any
 from lightning_vision.annotations import kind_of, spelled, suggestion
 from lightning_vision.config import refuse_untrusted
 from lightning_vision.errors import ConfigError, listed, nearest
-from lightning_vision.options import expand
+from lightning_vision.options import expand, load_option
 from lightning_vision.overrides import override
 from lightning_vision.recipes import check_template
 from lightning_vision.searchpath import default_of, groups, options_of
@@ -155,6 +155,8 @@ def _check_part(key: str, node: dict[str, Any], choices: Mapping[str, Any]) -> N
                 override=f"~{key}.{name}",
             )
         if name not in signature.parameters and name not in HYDRA_KEYS and not signature.takes_any:
+            if left := _left_over(key, node, signature, choices):
+                raise left
             raise _unknown_setting(key, name, node, signature, choices)
     for parameter in signature.parameters.values():
         _check_setting(key, parameter, node, signature, ours)
@@ -222,6 +224,32 @@ def _no_target(key: str, target: str) -> ConfigError:
         expected=f"one of {listed(names)}" if names else None,
         nearest=better,
         override=f"{key}._target_={better}" if better else f"{group}={option}" if option else None,
+    )
+
+
+def _left_over(
+    key: str, node: Mapping[str, Any], signature: Signature, choices: Mapping[str, Any]
+) -> ConfigError | None:
+    """Another class in the place of an option's: settings of the option that the class does not take."""
+    options = options_of(key) if key in groups() else {}
+    option = str(choices.get(key))
+    file = load_option(key, option) if option in options else {}
+    target = str(node["_target_"])
+    if file.get("_target_") in (None, target):
+        return None
+    unfit = [n for n in node if n in file and n not in signature.parameters and n not in HYDRA_KEYS]
+    if not unfit:
+        return None
+    own = next((name for name in options if load_option(key, name).get("_target_") == target), None)
+    # Hydra takes nothing out that is null.
+    removable = all(node[name] is not None for name in unfit)
+    without = " ".join([f"{key}._target_={target}", *(f"~{key}.{name}" for name in unfit)]) if removable else None
+    taken = [name for name in signature.parameters if name not in ("params", *signature.injected)]
+    return ConfigError(
+        f"{target} has no setting {listed(unfit, 8)}, which conf/{key}/{option}.yaml brings along",
+        given=f"{key}._target_={target}",
+        expected=f"settings of {listed(taken, 20)}",
+        override=f"{key}={own}" if own else without,
     )
 
 

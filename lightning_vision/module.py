@@ -23,7 +23,7 @@ from lightning_vision.encoders.base import Encoder
 from lightning_vision.head import Head, HeadOutput
 from lightning_vision.inference.original import score_at_original_size
 from lightning_vision.inlet import Features
-from lightning_vision.optim import learning_rates, parameter_groups
+from lightning_vision.optim.groups import learning_rates, parameter_groups
 from lightning_vision.outputs import OF, figure_prefix, in_order, monitors_of
 from lightning_vision.tasks.base import Task
 from lightning_vision.types import Batch, Geometry, PixelStats
@@ -71,7 +71,8 @@ class VisionModule(LightningModule):
         geometry: Height, width and channels that images are brought to.
         pixel_stats: Mean and deviation per channel that are applied in ``forward``.
         augmentation: Transforms of training batches, in their order.
-        configure: Builds optimizer and schedule: ``(groups, total steps) -> (optimizer, schedule)``.
+        configure: Builds optimizer and schedule: ``(groups, total steps, steps an epoch) -> (optimizer,
+            schedule)``.
         lr: Learning rate of everything but the encoder.
         weight_decay: Weight decay of matrices and kernels.
         encoder_lr_factor: The encoder's learning rate is ``lr`` times this.
@@ -91,7 +92,7 @@ class VisionModule(LightningModule):
         geometry: Geometry,
         pixel_stats: PixelStats,
         augmentation: list[nn.Module] | None = None,
-        configure: Callable[[list[dict[str, Any]], int], tuple[Optimizer, Any]] | None = None,
+        configure: Callable[[list[dict[str, Any]], int, int], tuple[Optimizer, Any]] | None = None,
         lr: float = 1e-3,
         weight_decay: float = 0.0,
         encoder_lr_factor: float = 1.0,
@@ -334,6 +335,7 @@ class VisionModule(LightningModule):
                 row |= {f"train/{self.prefix(name)}{k}": torch.tensor(v) for k, v in figures.items()}
                 head.train_scores.reset()
         row |= {f"lr/{name}": torch.tensor(rate) for name, rate in self.rates.items()}
+        self._observe(row)
         self.log_dict(row, sync_dist=True)
 
     def prefix(self, name: str) -> str:
@@ -443,10 +445,19 @@ class VisionModule(LightningModule):
             scores.reset()
             row |= self._monitored(f"{split}/{self.prefix(name)}", head, computed)
         row[f"{split}/loss"] = self._total(losses)
+        if self.fitting and not self.trainer.sanity_checking:
+            self._observe(row)
         # The counts are summed over ranks already; the mean over equal values only satisfies Lightning's check.
         self.log_dict(row, sync_dist=True)
 
     # Optimisation and checkpoints
+
+    def _observe(self, row: Mapping[str, Tensor]) -> None:
+        """Show the monitored figure to a schedule that follows it; it is the same in all processes."""
+        for config in self.trainer.lr_scheduler_configs:
+            observe = getattr(config.scheduler, "observe", None)
+            if observe is not None and self.config["monitor"] in row:
+                observe(float(row[self.config["monitor"]]))
 
     def configure_callbacks(self) -> list[Callback]:
         """Bring along what freezes the encoder for the first epochs."""
@@ -461,23 +472,29 @@ class VisionModule(LightningModule):
                 self.encoder, [self.heads], self.lr, self.weight_decay, self.encoder_lr_factor, self.encoder_layer_decay
             )
         self.encoder_rates = sorted({group["lr"] for group in groups if group["name"].startswith("encoder")})
-        optimizer, schedule = self.configure(groups, self._total_steps())
+        optimizer, schedule = self.configure(groups, *self._steps())
+        if self.trainer.is_global_zero and (notice := getattr(schedule, "notice", "")):
+            print(notice)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _total_steps(self) -> int:
-        """Optimizer steps of the whole run.
+    def _steps(self) -> tuple[int, int]:
+        """Optimizer steps of the whole run, and of an epoch, whose last one may be of fewer batches than the others.
 
         Not ``trainer.estimated_stepping_batches``: it sets up the loaders before a resumed run's state is there, and
         Lightning 2.6 then never gives that state to them.
         """
         trainer = self.trainer
         data = trainer.datamodule  # type: ignore[attr-defined]
-        if data is None or trainer.max_epochs in (None, -1):
-            return int(trainer.estimated_stepping_batches)
+        if data is None:
+            total = int(trainer.estimated_stepping_batches)
+            return total, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        steps = math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs
-        return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+        of_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
+        if trainer.max_epochs in (None, -1):
+            return int(trainer.estimated_stepping_batches), of_epoch
+        steps = of_epoch * trainer.max_epochs
+        return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps), of_epoch
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a reload needs: config, classes, geometry; leave out what was asked to be left out."""

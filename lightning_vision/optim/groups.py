@@ -1,16 +1,12 @@
-"""Parameter groups and learning-rate schedules."""
+"""Parameter groups: which parameters learn how fast, and which are decayed."""
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_vision.depth import parameter_layers
-from lightning_vision.types import Between
 
 
 def parameter_groups(
@@ -61,54 +57,3 @@ def learning_rates(groups: list[dict[str, Any]]) -> dict[str, float]:
             found.setdefault(group["name"].removesuffix("_no_decay"), []).append(float(group["lr"]))
     rates = {name: max(values) for name, values in found.items()}
     return rates | {f"{name}_lowest": min(v) for name, v in found.items() if min(v) < max(v)}
-
-
-def warmup_steps(warmup: float, total_steps: int) -> int:
-    """Steps of warm-up: a fraction of all steps below one, a number of steps from one on."""
-    return min(round(warmup * total_steps) if warmup < 1 else int(warmup), max(total_steps - 1, 0))
-
-
-class Cosine(LambdaLR):
-    """Linear warm-up, then half a cosine down to ``final_factor`` of the learning rate (Loshchilov & Hutter 2017).
-
-    Args:
-        optimizer: The optimizer whose groups' rates are scaled.
-        total_steps: Optimizer steps of the whole run.
-        warmup: Fraction of all steps (below 1) or number of steps (1 and more) of linear warm-up.
-        final_factor: Share of the learning rate that is left at the end.
-    """
-
-    injected: ClassVar[tuple[str, ...]] = ("optimizer", "total_steps")
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        total_steps: int,
-        warmup: Annotated[float, Between(0)] = 0.05,
-        final_factor: Annotated[float, Between(0, 1)] = 0.0,
-    ) -> None:
-        start = warmup_steps(warmup, total_steps)
-
-        def factor(step: int) -> float:
-            if step < start:
-                return (step + 1) / (start + 1)
-            progress = min(1.0, (step - start) / max(1, total_steps - start))
-            return final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
-
-        super().__init__(optimizer, factor)
-
-
-class Constant(LambdaLR):
-    """Linear warm-up, then a constant learning rate.
-
-    Args:
-        optimizer: The optimizer whose groups' rates are scaled.
-        total_steps: Optimizer steps of the whole run.
-        warmup: Fraction of all steps (below 1) or number of steps (1 and more) of linear warm-up.
-    """
-
-    injected: ClassVar[tuple[str, ...]] = ("optimizer", "total_steps")
-
-    def __init__(self, optimizer: Optimizer, total_steps: int, warmup: Annotated[float, Between(0)] = 0.0) -> None:
-        start = warmup_steps(warmup, total_steps)
-        super().__init__(optimizer, lambda step: min(1.0, (step + 1) / (start + 1)))

@@ -1,4 +1,4 @@
-"""Parameter groups and schedules."""
+"""Parameter groups, and the rates that are reported of them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,10 @@ from torch import nn
 
 import lightning_vision as lv
 from lightning_vision.encoders.inputs import InputsEncoder
-from lightning_vision.optim import Constant, Cosine, learning_rates, parameter_groups
+from lightning_vision.optim.cosine import Cosine
+from lightning_vision.optim.groups import learning_rates, parameter_groups
 from lightning_vision.testing.discs import write_discs
 from lightning_vision.testing.encoders import TinyEncoder
-
-
-def rates(schedule: type, total: int, **settings: float) -> list[float]:
-    parameter = nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=1.0)
-    scheduler = schedule(optimizer, total, **settings)
-    result = []
-    for _ in range(total):
-        result.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return result
 
 
 def test_groups_hold_every_trainable_parameter_once() -> None:
@@ -100,7 +89,7 @@ def test_every_group_follows_the_schedule_from_its_own_rate() -> None:
     groups = parameter_groups(TinyEncoder(4, 3), [nn.Linear(2, 2)], 1.0, 0.0, 0.1, encoder_layer_decay=0.5)
     own = [group["lr"] for group in groups]
     optimizer = torch.optim.SGD(groups)
-    scheduler = Cosine(optimizer, 4, warmup=0)
+    scheduler = Cosine(optimizer, 4, 4, warmup=0)
     optimizer.step()
     scheduler.step()
     factor = 0.5 * (1 + math.cos(math.pi / 4))
@@ -126,30 +115,3 @@ def test_the_table_holds_the_rates_of_the_last_step_of_each_epoch(tmp_path: Path
         assert float(row["lr/encoder"]) == pytest.approx(0.1 * rate)
         assert float(row["lr/encoder_lowest"]) == pytest.approx(0.025 * rate)
     assert [name for name in rows[0] if name.startswith("lr/")] == ["lr/encoder", "lr/encoder_lowest", "lr/head"]
-
-
-@pytest.mark.parametrize(("warmup", "steps"), [(0.1, 10), (10, 10), (0, 0)])
-def test_cosine_warms_up_in_a_fraction_or_in_steps(warmup: float, steps: int) -> None:
-    found = rates(Cosine, 100, warmup=warmup)
-    assert found[:steps] == pytest.approx([(i + 1) / (steps + 1) for i in range(steps)])
-    expected = [0.5 * (1 + math.cos(math.pi * i / (100 - steps))) for i in range(100 - steps)]
-    assert found[steps:] == pytest.approx(expected)
-
-
-def test_cosine_ends_at_the_final_factor() -> None:
-    parameter = nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=2.0)
-    scheduler = Cosine(optimizer, 5, warmup=0, final_factor=0.25)
-    for _ in range(5):
-        optimizer.step()
-        scheduler.step()
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5)
-
-
-def test_constant_stays() -> None:
-    assert rates(Constant, 6, warmup=2) == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 1])
-
-
-@pytest.mark.parametrize("total", [1, 2])
-def test_the_shortest_runs_have_a_positive_rate(total: int) -> None:
-    assert all(rate > 0 for rate in rates(Cosine, total, warmup=0.5))
