@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
@@ -473,8 +474,8 @@ class VisionModule(LightningModule):
             )
         self.encoder_rates = sorted({group["lr"] for group in groups if group["name"].startswith("encoder")})
         optimizer, schedule = self.configure(groups, *self._steps())
-        if self.trainer.is_global_zero and (notice := getattr(schedule, "notice", "")):
-            print(notice)
+        if notice := getattr(schedule, "notice", ""):
+            rank_zero_only(print)(notice)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _steps(self) -> tuple[int, int]:

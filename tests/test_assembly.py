@@ -169,7 +169,7 @@ def test_a_figure_that_no_epoch_reports_is_refused_before_the_first(
 def test_the_optimizer_gets_its_groups_and_the_encoders_rate(table: Path) -> None:
     words = ("encoder=unet", "encoder.base_channels=4", "lr=0.5", "encoder_lr_factor=0.01", "optimizer=sgd")
     module = build_module(plan(table, *words))
-    module._total_steps = lambda: 10  # type: ignore[method-assign]
+    module._steps = lambda: (10, 5)  # type: ignore[method-assign]
     groups = module.configure_optimizers()["optimizer"].param_groups
     rates = {g["name"]: (g["initial_lr"], g["weight_decay"]) for g in groups}
     assert rates == {
