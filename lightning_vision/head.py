@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from lightning_vision.decoders.base import Decoder
 from lightning_vision.inlet import Features, Inlet
 from lightning_vision.losses.base import Loss
 from lightning_vision.tasks.base import Task
-from lightning_vision.types import Batch
+from lightning_vision.types import Batch, TargetSpec
 
 # Training batches that wait to be counted: 4 MB of logits, or so many.
 MOST_NOTED, MOST_BATCHES = 2**20, 64
@@ -106,6 +107,12 @@ class Head(nn.Module):
     def views(self) -> int:
         """Augmented views of each image that its loss compares."""
         return 1 if self.loss is None else self.loss.views
+
+    @property
+    def trained_target(self) -> TargetSpec:
+        """What its target is in training, where mask pixels that no image pixel covers any more are ignored too."""
+        target = self.task.target
+        return target if self.loss is None else replace(target, ignore_index=self.loss.ignore_index)
 
     def forward(
         self, features: Features, size: tuple[int, int], others: Mapping[str, HeadOutput] | None = None

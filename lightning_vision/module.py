@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from lightning_vision.augmentation.batches import augmented
+from lightning_vision.augmentation.mixing import largest_share
 from lightning_vision.callbacks.unfreeze import FreezeEncoder
 from lightning_vision.checkpoint import pack, restore_encoder_weights, upgrade
 from lightning_vision.data.embeddings import EmbeddingCache
@@ -279,7 +280,10 @@ class VisionModule(LightningModule):
         seed_step(_mix(self.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Augment, predict, and return the loss, summed over the outputs."""
+        """Augment, predict, and return the loss, summed over the outputs.
+
+        Where images are mixed, the training figures count the class that has the largest share in each image or pixel.
+        """
         if len(self.augmentation) or self.views > 1:
             batch = self._augmented(batch, torch.Generator().manual_seed(int(torch.randint(2**62, ()))))
         outputs, losses = self._outputs_and_losses(batch)
@@ -290,7 +294,9 @@ class VisionModule(LightningModule):
         self._loss_samples += samples
         for name, head in self.named_heads():
             if head.train_scores is not None:
-                head.count_later(outputs[name].logits, head.target(batch))
+                target = head.target(batch)
+                target = target if target is None else largest_share(target, head.trained_target)
+                head.count_later(outputs[name].logits, target)
         return loss
 
     @property
@@ -300,7 +306,8 @@ class VisionModule(LightningModule):
 
     def _augmented(self, batch: Batch, generator: torch.Generator) -> Batch:
         transforms = cast("list[nn.Module]", list(self.augmentation))
-        return augmented(batch, transforms, generator, self.views, self.geometry.num_inputs)
+        specs = {head.column: head.trained_target for _, head in self.named_heads()}
+        return augmented(batch, transforms, generator, self.views, self.geometry.num_inputs, specs)
 
     def _outputs_and_losses(
         self, batch: Batch, compared: bool | None = None

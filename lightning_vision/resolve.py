@@ -28,6 +28,7 @@ from lightning_vision.pairing import (
     check_inputs,
     check_labels,
     check_mirrored,
+    check_mixing,
     check_neck,
     check_views,
     check_weights,
@@ -102,6 +103,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any], source: str | Sequence[str] | N
     check_mirrored(config)
     check_views(config)
     check_repeats(config)
+    check_mixing(config)
     check_weights(config)
     check_optimizer(config)
     background_as_unknown(config, reasons)

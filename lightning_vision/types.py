@@ -24,7 +24,8 @@ class Batch(TypedDict):
 
     ``image`` uint8 ``(B, C, H, W)``, or in its place ``features`` of the embedding cache, each ``(B, *shape)``;
     ``target`` int64 ``(B,)`` class ids, uint8 ``(B, C)`` sets of labels (1 yes, 0 no, 255 unknown) or uint8
-    ``(B, H, W)`` class maps, absent when there is no target; ``targets``: those of further outputs, by name; ``index``
+    ``(B, H, W)`` class maps, or float32 where images were mixed (see ``augmentation.mixing.mix_target``), absent when
+    there is no target; ``targets``: those of further outputs, by name; ``index``
     int64 ``(B,)``: the row of each sample in the SampleIndex; ``blank`` bool ``(B,)``: the samples that could not be
     decoded, only in a batch that has some and where ``preprocessing.on_bad_image`` keeps them as black images.
     """

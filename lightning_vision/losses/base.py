@@ -30,6 +30,9 @@ class Loss(nn.Module):
         needs_target: Whether it cannot do without targets where its task can (``embedding``).
         trains_on_anomalies: Whether anomalous images count for it too (``anomaly``).
         views: Augmented views of each image in a training batch; those of one image lie behind each other.
+        soft_targets: Whether it takes the float targets of mixed images too: of labels and masks the probability of
+            every class, in the shape of the logits, all 0 for ignored pixels; of sets of labels numbers in [0, 1], 255
+            for unknown.
     """
 
     injected: ClassVar[tuple[str, ...]] = ("num_classes", "class_names", "ignore_index")
@@ -39,6 +42,7 @@ class Loss(nn.Module):
     needs_target: ClassVar[bool] = False
     trains_on_anomalies: ClassVar[bool] = True
     views: ClassVar[int] = 1
+    soft_targets: ClassVar[bool] = False
 
     def __init__(
         self, num_classes: int, class_names: tuple[str, ...] | None = None, ignore_index: int | None = None
@@ -57,7 +61,7 @@ class Loss(nn.Module):
 
         Args:
             logits: What the decoder returns, ``(B, C)`` or ``(B, C, H, W)``.
-            target: Class ids ``(B,)`` or ``(B, H, W)``, int64 or uint8, or what ``tasks`` says.
+            target: Class ids ``(B,)`` or ``(B, H, W)``, int64 or uint8, or what ``tasks`` and ``soft_targets`` say.
 
         Returns:
             A scalar of at least 32 bits. If every target is ignored: 0, with a graph, so that ``backward`` works.

@@ -45,6 +45,7 @@ class CombinedLoss(Loss):
         self.counts_unknown = any(loss.counts_unknown for loss in losses.values())  # type: ignore[misc]
         self.trains_on_anomalies = any(loss.trains_on_anomalies for loss in losses.values())  # type: ignore[misc]
         self.views = max(loss.views for loss in losses.values())  # type: ignore[misc]
+        self.soft_targets = all(loss.soft_targets for loss in losses.values())  # type: ignore[misc]
 
     def forward(self, logits: Tensor, target: Tensor | None, **known: object) -> Tensor:
         """Return the sum; ``known``: what some of the losses take beside logits and target (see ``Loss.needs``)."""

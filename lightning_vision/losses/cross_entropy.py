@@ -29,6 +29,10 @@ class SoftmaxCrossEntropyLoss(Loss):
     Samples weigh by their own class only, also where the supervision is soft; torch's ``label_smoothing`` together with
     class weights weighs each class of the soft supervision instead.
 
+    The target of mixed images is the probability ``t_ik`` of every class. Then each image or pixel counts as one of
+    class ``k``, with all that is said above of such a one, ``t_ik`` times, for every ``k``; so ``sum_k t_ik w[k]`` is
+    its weight, also in the denominator, where torch's own mean for probabilities has the number of images.
+
     Args:
         num_classes: Number of classes.
         class_names: Name of every class, by id.
@@ -49,6 +53,7 @@ class SoftmaxCrossEntropyLoss(Loss):
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("classification", "segmentation")
+    soft_targets: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -78,7 +83,12 @@ class SoftmaxCrossEntropyLoss(Loss):
         )
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of logits ``(B, C)`` or ``(B, C, H, W)`` and class ids ``(B,)`` or ``(B, H, W)``."""
+        """Return the loss of logits ``(B, C)`` or ``(B, C, H, W)`` and class ids ``(B,)`` or ``(B, H, W)``.
+
+        The target may also be probabilities in the shape of the logits, all 0 where ignored.
+        """
+        if target.is_floating_point():
+            return self.weight * self._mixed(at_least_float32(logits), target)
         soft = self.supervision is not None or (self.label_smoothing > 0 and self.class_weights is not None)
         return self.weight * (self._general if soft or self.confidence_penalty else self._plain)(logits, target)
 
@@ -128,6 +138,26 @@ class SoftmaxCrossEntropyLoss(Loss):
             largest = math.log(self.num_classes)
             entropy = -(log_p.exp() * log_p).sum(1)
             loss = loss + self.confidence_penalty * ((largest - entropy) / largest).mean()
+        return loss
+
+    def _mixed(self, logits: Tensor, target: Tensor) -> Tensor:
+        target = target.to(logits.dtype)
+        by_class = (1, -1, *[1] * (logits.ndim - 2))
+        q = target if self.class_weights is None else target * self.class_weights.to(target.dtype).view(by_class)
+        of_rows = q.sum(1, keepdim=True)
+        if self.supervision is not None:
+            q = torch.einsum("bk...,kc->bc...", q, self.supervision.to(q.dtype))
+        if self.label_smoothing:
+            q = (1 - self.label_smoothing) * q + self.label_smoothing / self.num_classes * of_rows
+        log_p = logits.log_softmax(1)
+        mass = of_rows.sum()
+        some = mass > 0
+        loss = self._robust(-(q * log_p).sum() / mass.where(some, 1.0), some)
+        if self.confidence_penalty and self.num_classes > 1:
+            counted = (target > 0).any(1)
+            entropy = -(log_p.exp() * log_p).sum(1)
+            missing = 1 - (entropy * counted).sum() / (counted.sum().clamp(min=1) * math.log(self.num_classes))
+            loss = loss + self.confidence_penalty * missing * counted.any()
         return loss
 
     def _robust(self, loss: Tensor, some: Tensor) -> Tensor:

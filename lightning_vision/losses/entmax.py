@@ -54,7 +54,8 @@ class Entmax15Loss(Loss):
         loss = weight * mean(sum_k (p_k - e_yk) z_k + (1 - sum_k p_k ** 1.5) / 0.75)
 
     whose gradient to ``z`` is ``p - e_y``. It is 0 as soon as the true class is 2 above every other. Predictions take
-    entmax too, so that most classes have a probability of exactly 0.
+    entmax too, so that most classes have a probability of exactly 0. Of mixed images ``e_y`` is the probability of
+    every class, ``q``, and ``(1 - sum_k q_k ** 1.5) / 0.75`` is taken off, so that the loss is 0 at ``p = q``.
 
     Args:
         num_classes: Number of classes.
@@ -64,6 +65,7 @@ class Entmax15Loss(Loss):
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("classification", "segmentation")
+    soft_targets: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -76,17 +78,24 @@ class Entmax15Loss(Loss):
         self.weight = weight
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of logits ``(B, C)`` or ``(B, C, H, W)`` and class ids ``(B,)`` or ``(B, H, W)``."""
-        target = target.long()
-        counted = (
-            torch.ones_like(target, dtype=torch.bool) if self.ignore_index is None else target != self.ignore_index
-        )
+        """Return the loss of logits ``(B, C)`` or ``(B, C, H, W)`` and class ids ``(B,)`` or ``(B, H, W)``.
+
+        The target may also be probabilities in the shape of the logits, all 0 where ignored.
+        """
         z = at_least_float32(logits)
         # p - e_y sums to 0, so a shift changes nothing but the digits that large logits would cost.
         z = z - z.detach().amax(1, keepdim=True)
         # p is where the expression has its maximum: held fixed, the gradient is p - e_y.
         p = entmax15(z.detach())
-        truth = z.gather(1, target.where(counted, 0).unsqueeze(1)).squeeze(1)
+        if target.is_floating_point():
+            q = target.to(z.dtype)
+            counted = (q > 0).any(1)
+            truth = (q * z).sum(1) + (1 - q.pow(1.5).sum(1)) / 0.75
+        else:
+            target = target.long()
+            ignore = self.ignore_index
+            counted = torch.ones_like(target, dtype=torch.bool) if ignore is None else target != ignore
+            truth = z.gather(1, target.where(counted, 0).unsqueeze(1)).squeeze(1)
         loss = (p * z).sum(1) - truth + (1 - p.pow(1.5).sum(1)) / 0.75
         return self.weight * loss.where(counted, 0.0).sum() / counted.sum().clamp(min=1)
 

@@ -19,6 +19,10 @@ class PolyLoss(Loss):
 
         loss = weight * mean(-log p_t + epsilon * (1 - p_t))
 
+    Of mixed images, with the probabilities ``q`` of the target, as in the paper's code for smoothed labels::
+
+        loss = weight * mean(-sum_k q_k log p_k + epsilon * (1 - sum_k q_k p_k))
+
     Args:
         num_classes: Number of classes.
         class_names: Name of every class, by id.
@@ -29,6 +33,7 @@ class PolyLoss(Loss):
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("classification", "segmentation")
+    soft_targets: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -43,10 +48,22 @@ class PolyLoss(Loss):
         self.weight = weight
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of logits ``(B, C)`` or ``(B, C, H, W)`` and class ids ``(B,)`` or ``(B, H, W)``."""
+        """Return the loss of logits ``(B, C)`` or ``(B, C, H, W)`` and class ids ``(B,)`` or ``(B, H, W)``.
+
+        The target may also be probabilities in the shape of the logits, all 0 where ignored.
+        """
+        if target.is_floating_point():
+            return self._soft(at_least_float32(logits), target)
         target = target.long()
         ignore = -100 if self.ignore_index is None else self.ignore_index
         # Exactly 0 where the target is ignored, and so is 1 - p_t = -expm1(-nll).
         nll = F.cross_entropy(at_least_float32(logits), target, ignore_index=ignore, reduction="none")
         loss = nll - self.epsilon * torch.expm1(-nll)
         return self.weight * loss.sum() / (target != ignore).sum().clamp(min=1)
+
+    def _soft(self, logits: Tensor, target: Tensor) -> Tensor:
+        log_p = logits.log_softmax(1)
+        q = target.to(log_p.dtype)
+        # Where the target is ignored, all of it is 0.
+        loss = self.epsilon * q.sum() - (q * (log_p + self.epsilon * log_p.exp())).sum()
+        return self.weight * loss / (q > 0).any(1).sum().clamp(min=1)

@@ -23,6 +23,11 @@ class RegionLoss(Loss):
 
     so that ``1 - loss_c = (tp_c + smooth) / (tp_c + miss_c + smooth)`` where ``gamma`` is 1.
 
+    Of mixed images ``t`` lies between 0 and 1. Then ``p_c t_c`` is the smaller of the two, the same where ``t`` is 0 or
+    1, so that ``miss_c`` adds up what ``p`` and ``t`` differ by and is 0 at ``p = t``; with the product the loss would
+    be least at probabilities of 0 and 1 (Wang, Ning and Blaschko, NeurIPS 2023; Wang et al., MICCAI 2023). With
+    ``square_denominator``, of ``t`` as well, the product does as it is.
+
     Args:
         num_classes: Number of classes.
         class_names: Name of every class, by id.
@@ -44,6 +49,7 @@ class RegionLoss(Loss):
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("segmentation",)
+    soft_targets: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -79,11 +85,17 @@ class RegionLoss(Loss):
             )
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of logits ``(B, C, H, W)`` and class ids ``(B, H, W)``."""
+        """Return the loss of logits ``(B, C, H, W)`` and class ids ``(B, H, W)``.
+
+        The target may also be probabilities ``(B, C, H, W)``, all 0 where ignored.
+        """
         p = at_least_float32(logits).softmax(1)
-        truth, ignored = class_ids(target, self.ignore_index, self.num_classes)
-        tp, predicted = _Sums.apply(p, truth, ignored, self.square_denominator)
-        actual = pixels_of_classes(truth, self.num_classes)
+        if target.is_floating_point():
+            tp, predicted, actual = _soft_sums(p, target.to(p.dtype), self.square_denominator)
+        else:
+            truth, ignored = class_ids(target, self.ignore_index, self.num_classes)
+            tp, predicted = _Sums.apply(p, truth, ignored, self.square_denominator)
+            actual = pixels_of_classes(truth, self.num_classes)
         if not self.per_image:
             tp, predicted, actual = (x.sum(0, keepdim=True) for x in (tp, predicted, actual))
         counted = actual > 0 if self.classes == "present" else (actual.sum(1, keepdim=True) > 0).expand_as(actual)
@@ -140,6 +152,14 @@ def class_ids(target: Tensor, ignore_index: int | None, num_classes: int) -> tup
 def pixels_of_classes(truth: Tensor, num_classes: int) -> Tensor:
     """Return the number of pixels of every class in every image, int64 ``(B, C)``, of ``class_ids`` ``(B, H, W)``."""
     return _sums_of_classes(torch.ones_like(truth), truth, num_classes)
+
+
+def _soft_sums(p: Tensor, t: Tensor, square: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return, ``(B, C)`` each, the sums of what probabilities and truth share, of the one, and of the other."""
+    p = p * (t > 0).any(1, keepdim=True)
+    shares = (p * t, p.square(), t.square()) if square else (torch.minimum(p, t), p, t)
+    tp, predicted, actual = (x.sum((2, 3)) for x in shares)
+    return tp, predicted, actual
 
 
 class _Sums(torch.autograd.Function):

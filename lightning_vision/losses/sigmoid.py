@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -19,11 +19,12 @@ def one_vs_rest(logits: Tensor, target: Tensor, ignore_index: int | None) -> tup
 
     Args:
         logits: ``(B, C)``.
-        target: Class ids ``(B,)``, or for multilabel ``(B, C)`` of 0 and 1, with 255 for unknown.
+        target: Class ids ``(B,)``, or for multilabel ``(B, C)`` of 0 and 1, with 255 for unknown; of mixed images
+            numbers in [0, 1] for both.
         ignore_index: Class id of samples to leave out, or None. Of multilabel it is always 255.
 
     Returns:
-        0 or 1, ``(B, C)`` of the logits' type, 0 where it does not count; and bool ``(B, C)``.
+        0 or 1, or what lies between, ``(B, C)`` of the logits' type, 0 where it does not count; and bool ``(B, C)``.
     """
     if target.shape == logits.shape:
         counted = target != UNKNOWN
@@ -46,7 +47,8 @@ class SigmoidCrossEntropyLoss(Loss):
         penalty = confidence_penalty * (log 2 - H) / log 2
         loss    = weight * mean(robust + penalty)
 
-    The mean is over the number of entries, not over the sum of the class weights. Entries of a multilabel target that
+    Of mixed images ``t`` is the share of the label, or the probability of the class. The mean is over the number of
+    entries, not over the sum of the class weights. Entries of a multilabel target that
     are unknown (255), and samples whose class is ``ignore_index``, do not count.
 
     Args:
@@ -59,14 +61,17 @@ class SigmoidCrossEntropyLoss(Loss):
         weight: Factor of the whole loss.
         robust_lambda: Share of the constant 1/2 in the loss, in [0, 1]; for noisy labels.
         confidence_penalty: Weight of the penalty on predictions of low entropy; for noisy labels.
-        label_smoothing: Share, in [0, 1), by which the supervision is moved towards 1/2: 1 becomes
-            ``1 - label_smoothing / 2`` and 0 becomes ``label_smoothing / 2``.
+        label_smoothing: Share, in [0, 1), by which the supervision is moved towards that of ``smoothed_to``: ``t``
+            becomes ``(1 - label_smoothing) * t + label_smoothing * s``.
+        smoothed_to: ``half``: ``s`` is 1/2, nothing known of the class; ``uniform``: one over the number of classes, as
+            for the softmax, and as timm and mmpretrain do where one class an image is learned by sigmoids (RSB).
 
     Raises:
         ConfigError: If weights do not go with the classes.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("multilabel", "classification")
+    soft_targets: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -79,12 +84,14 @@ class SigmoidCrossEntropyLoss(Loss):
         robust_lambda: Annotated[float, Between(0, 1)] = 0.0,
         confidence_penalty: Annotated[float, Between(0)] = 0.0,
         label_smoothing: Annotated[float, Between(0, 1, high_open=True)] = 0.0,
+        smoothed_to: Literal["half", "uniform"] = "half",
     ) -> None:
         super().__init__(num_classes, class_names, ignore_index)
         self.weight = weight
         self.robust_lambda = robust_lambda
         self.confidence_penalty = confidence_penalty
         self.label_smoothing = label_smoothing
+        self.smoothed_to = 1 / 2 if smoothed_to == "half" else 1 / num_classes
         self.pos_weight: Tensor | None
         self.class_weights: Tensor | None
         for option, given in (("pos_weight", pos_weight), ("class_weights", class_weights)):
@@ -97,13 +104,14 @@ class SigmoidCrossEntropyLoss(Loss):
 
         Args:
             logits: ``(B, C)``.
-            target: Class ids ``(B,)``, or for multilabel ``(B, C)`` of 0 and 1, 255 for unknown.
+            target: Class ids ``(B,)``, or for multilabel ``(B, C)`` of 0 and 1, 255 for unknown; of mixed images
+                numbers in [0, 1] for both.
         """
         logits = at_least_float32(logits)
         truth, counted = one_vs_rest(logits, target, self.ignore_index)
         loss = F.binary_cross_entropy_with_logits(
             logits,
-            (1 - self.label_smoothing) * truth + self.label_smoothing / 2,
+            (1 - self.label_smoothing) * truth + self.label_smoothing * self.smoothed_to,
             weight=None if self.class_weights is None else self.class_weights.to(logits.dtype),
             pos_weight=None if self.pos_weight is None else self.pos_weight.to(logits.dtype),
             reduction="none",

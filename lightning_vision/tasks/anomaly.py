@@ -53,6 +53,7 @@ class Anomaly(Task):
     name: ClassVar[str] = "anomaly"
     output: ClassVar[str] = "score"
     target_kind: ClassVar[TargetKind] = "label"
+    mixes: ClassVar[bool] = False
     covers_classes: ClassVar[bool] = False
     train_figures: ClassVar[bool] = False
     default_loss: ClassVar[str] = "deep_svdd"

@@ -35,6 +35,7 @@ class Task(ABC):
         target_kind: What its targets are.
         trained_as: The task whose losses serve it too, or None.
         needs_target: Whether it cannot be trained without targets.
+        mixes: Whether images of two samples, with both of their targets, are something to learn from.
         covers_classes: Whether every class must have training samples.
         train_figures: Whether the figures are worth their cost on training batches too; the loss is always reported.
         max_stored: Probabilities, rows times classes, that its counter keeps; with more nothing can be calibrated.
@@ -51,6 +52,7 @@ class Task(ABC):
     target_kind: ClassVar[TargetKind]
     trained_as: ClassVar[str | None] = None
     needs_target: ClassVar[bool] = True
+    mixes: ClassVar[bool] = True
     covers_classes: ClassVar[bool] = True
     train_figures: ClassVar[bool]
     max_stored: ClassVar[int] = MAX_STORED

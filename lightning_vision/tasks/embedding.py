@@ -45,6 +45,7 @@ class Embedding(Task):
     output: ClassVar[str] = "embedding"
     target_kind: ClassVar[TargetKind] = "label"
     needs_target: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
     covers_classes: ClassVar[bool] = False
     train_figures: ClassVar[bool] = False
     default_loss: ClassVar[str] = "nt_xent_loss"

@@ -43,6 +43,7 @@ class OpenSet(Classification):
 
     name: ClassVar[str] = "open_set"
     trained_as: ClassVar[str | None] = "classification"
+    mixes: ClassVar[bool] = False
     shown: ClassVar[tuple[str, ...]] = ("accuracy", "unknown_auroc")
 
     def buffers(self) -> dict[str, Tensor]:

@@ -196,6 +196,30 @@ def check_loss(loss: Loss, num_classes: int, ignore_index: int | None = 255) -> 
             _check_ignoring(loss, logits.detach(), target, ignore_index, known)
         if task == "multilabel":
             _check_ignoring(loss, logits.detach(), target, 255, known)
+        if loss.soft_targets and task in ("classification", "segmentation", "multilabel"):
+            _check_soft(loss, logits.detach(), target, ignore_index, known)
+
+
+def _check_soft(loss: Loss, logits: Tensor, target: Tensor, ignore_index: int | None, known: dict[str, object]) -> None:
+    """Check that probabilities of 0 and 1 count as the classes do, and that pixels without any are left out."""
+    soft = target.float()
+    if target.shape != logits.shape:
+        soft = nn.functional.one_hot(target, logits.shape[1]).movedim(-1, 1).float()
+    pairs = [(target, soft)]
+    if logits.ndim == 4 and ignore_index is not None:
+        left_out = torch.arange(target.numel()).reshape(target.shape) % 3 == 0
+        pairs.append((target.masked_fill(left_out, ignore_index), soft * ~left_out[:, None]))
+    for hard, probabilities in pairs:
+        results = []
+        for given in (hard, probabilities):
+            x = logits.clone().requires_grad_()
+            value = loss(x, given, **known)
+            results.append((value, *torch.autograd.grad(value, x)))
+        for found, expected in zip(results[1], results[0], strict=True):
+            assert torch.allclose(found, expected, rtol=1e-4, atol=1e-6), "probabilities of 0 and 1 count as classes do"
+    none = loss(logits.clone().requires_grad_(), 0 * soft, **known)
+    assert none.isfinite(), "a loss is finite where nothing counts"
+    assert none.requires_grad, "there is a graph where nothing counts"
 
 
 def _example(task: str, num_classes: int) -> tuple[Tensor, Tensor, Tensor | None]:
