@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Annotated, ClassVar
 
 import torch
@@ -47,27 +48,12 @@ class ColorChange(nn.Module):
         count = len(image)
         chosen = torch.rand(count, generator=generator) < self.p
         amount = self.draw(count, generator)
-        return self.changed(image, chosen, amount), target
-
-    def changed(self, image: Tensor, chosen: Tensor, amount: Tensor) -> Tensor:
-        """Return a batch in which some images are changed: ``chosen``, bool ``(B,)`` on the CPU."""
-        colours = image[:, : color_channels(image)]
-        if not chosen.any():
-            return image
-        result = image.clone(memory_format=torch.contiguous_format)
-        changed = result[:, : colours.shape[1]]
-        # As many images at once as stay in the processor's cache from one operation to the next.
-        together = len(image) if image.device.type != "cpu" else max(1, IN_CACHE // max(1, colours[:1].numel()))
-        for start in range(0, len(image), together):
-            part = slice(start, start + together)
-            some = chosen[part]
-            if some.all():
-                changed[part] = self.change(colours[part], amount[part].to(image.device))
-            elif some.any():
-                rows = some.nonzero().flatten().add_(start)
-                there = rows.to(image.device)
-                changed[there] = self.change(colours[there], amount[rows].to(image.device))
-        return result
+        colours, rows = color_channels(image), chosen.nonzero().flatten()
+        if not len(rows):
+            return image, target
+        image = image.clone(memory_format=torch.contiguous_format)
+        change_rows(image[:, :colours], rows, amount[rows], self.change)
+        return image, target
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Return the amount for each image, ``(B,)`` on the CPU; zeros where there is nothing to draw."""
@@ -115,6 +101,24 @@ class FactorChange(ColorChange):
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw factors."""
         return uniform(self.min, self.max, count, generator)
+
+
+def change_rows(colours: Tensor, rows: Tensor, amount: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Change some images of a batch in place.
+
+    Args:
+        colours: uint8 ``(B, 1, H, W)`` or ``(B, 3, H, W)``, without alpha.
+        rows: Which, int64 ``(N,)`` on the CPU, rising.
+        amount: By how much, ``(N,)`` on the CPU.
+        change: Returns changed colours for some of them.
+    """
+    # As many images at once as stay in the processor's cache from one operation to the next.
+    together = len(rows) if colours.device.type != "cpu" else max(1, IN_CACHE // max(1, colours[:1].numel()))
+    for some, amounts in zip(rows.split(together), amount.split(together), strict=True):
+        first, last = int(some[0]), int(some[-1])
+        # Neighbours are not copied out of the batch first.
+        part = slice(first, last + 1) if last - first < len(some) else some.to(colours.device, non_blocking=True)
+        colours[part] = change(colours[part], amounts.to(colours.device, non_blocking=True))
 
 
 def color_channels(image: Tensor) -> int:
