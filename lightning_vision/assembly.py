@@ -137,7 +137,8 @@ def _assemble(
 ) -> VisionModule:
     nodes = [node for node in (config.get("augmentation") or {}).values() if node]
     uncovered = _uncovered(nodes, outputs)
-    supplied = {"size": (geometry.height, geometry.width), "ignored": uncovered}
+    size = (geometry.height, geometry.width)
+    supplied = {"size": size, "ignored": uncovered, "num_inputs": geometry.num_inputs}
     augmentation = [instantiate(n, nn.Module, **{k: supplied[k] for k in _injected(n)}) for n in nodes]
     heads = _build_heads(outputs, encoder, geometry, calibrated(config), uncovered)
     optimizer = config["optimizer"]

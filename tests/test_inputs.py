@@ -12,7 +12,11 @@ import torch
 from PIL import Image
 
 import lightning_vision as lv
+from lightning_vision.assembly import build_module
+from lightning_vision.config import compose
 from lightning_vision.errors import ConfigError, DataError
+from lightning_vision.resolve import resolve
+from lightning_vision.types import Batch
 
 COLOURS = {"red": (220, 40, 40), "blue": (40, 40, 220)}
 
@@ -71,6 +75,20 @@ def trained(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> lv.Result:
 def test_the_label_of_two_pictures_is_learned(trained: lv.Result) -> None:
     assert trained.metrics["test/accuracy"] == 1.0
     assert (trained.folder / "plots/predictions.png").stat().st_size > 500
+
+
+def test_a_policy_moves_both_pictures_and_their_mask_alike(pairs: Path) -> None:
+    words = ["data=table", "data.target=mask", "encoder=unet", "encoder.base_channels=4", "decoder=unet"]
+    policy = ["augmentation=trivial_augment", "data.inputs=[left,right]", "image_size=16"]
+    module = build_module(resolve(compose([*words, *policy], {"data.path": str(pairs)})))
+    image = torch.full((64, 6, 16, 16), 90, dtype=torch.uint8)
+    batch: Batch = {"image": image, "target": image[:, 0] // 90, "index": torch.arange(64)}
+    changed = module._augmented(batch, torch.Generator().manual_seed(0))
+    left, right = changed["image"].split(3, 1)
+    assert torch.equal(left, right)
+    outside = changed["target"] == 255
+    assert 0.02 < outside.double().mean() < 0.5
+    assert (changed["image"].amax(1)[outside] < 46).all(), "an edge fades into what lies outside"
 
 
 def test_the_table_of_pairs_is_predicted_from_the_checkpoint_alone(trained: lv.Result, pairs: Path) -> None:

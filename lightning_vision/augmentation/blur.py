@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lightning_vision.augmentation.color import gaussian_blur
-from lightning_vision.augmentation.color_change import ColorChange, uniform
+from lightning_vision.augmentation.color_change import ColorChange
+from lightning_vision.augmentation.ranges import uniform
 from lightning_vision.errors import ConfigError
 from lightning_vision.types import Between, Odd
 
@@ -58,7 +59,7 @@ class RandomBlur(ColorChange):
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw standard deviations."""
-        return uniform(*self.sigma, count, generator)
+        return uniform(self.sigma, (count,), generator)
 
     def change(self, colours: Tensor, amount: Tensor) -> Tensor:
         """Blur."""

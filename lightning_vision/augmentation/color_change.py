@@ -10,6 +10,8 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
+from lightning_vision.augmentation.ranges import uniform
+from lightning_vision.augmentation.rows import put, taken
 from lightning_vision.errors import ConfigError
 from lightning_vision.types import Below, Between
 
@@ -100,7 +102,7 @@ class FactorChange(ColorChange):
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw factors."""
-        return uniform(self.min, self.max, count, generator)
+        return uniform((self.min, self.max), (count,), generator)
 
 
 def change_rows(colours: Tensor, rows: Tensor, amount: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -116,9 +118,11 @@ def change_rows(colours: Tensor, rows: Tensor, amount: Tensor, change: Callable[
     together = len(rows) if colours.device.type != "cpu" else max(1, IN_CACHE // max(1, colours[:1].numel()))
     for some, amounts in zip(rows.split(together), amount.split(together), strict=True):
         first, last = int(some[0]), int(some[-1])
-        # Neighbours are not copied out of the batch first.
-        part = slice(first, last + 1) if last - first < len(some) else some.to(colours.device, non_blocking=True)
-        colours[part] = change(colours[part], amounts.to(colours.device, non_blocking=True))
+        amounts = amounts.to(colours.device, non_blocking=True)
+        if last - first < len(some):  # neighbours, which need not be copied out of the batch
+            colours[first : last + 1] = change(colours[first : last + 1], amounts)
+        else:
+            put(colours, some, change(taken(colours, some), amounts))
 
 
 def color_channels(image: Tensor) -> int:
@@ -131,8 +135,3 @@ def color_channels(image: Tensor) -> int:
     if channels > 4:
         raise ValueError(f"the colours of an image with {channels} channels are not known")
     return 3 if channels >= 3 else 1
-
-
-def uniform(low: float, high: float, count: int, generator: torch.Generator) -> Tensor:
-    """Draw evenly between two numbers: float32 ``(count,)`` on the CPU."""
-    return low + (high - low) * torch.rand(count, generator=generator)

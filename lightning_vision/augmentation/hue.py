@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_vision.augmentation.color import adjust_hue
-from lightning_vision.augmentation.color_change import ColorChange, uniform
+from lightning_vision.augmentation.color_change import ColorChange
+from lightning_vision.augmentation.ranges import uniform
 from lightning_vision.types import Between
 
 
@@ -28,7 +29,7 @@ class RandomHue(ColorChange):
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw turns."""
-        return uniform(-self.max, self.max, count, generator)
+        return uniform((-self.max, self.max), (count,), generator)
 
     def change(self, colours: Tensor, amount: Tensor) -> Tensor:
         """Turn."""
