@@ -33,6 +33,7 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     "squeezenet": [{"model_variant": v} for v in ("1_0", "1_1")],
     "vit": [{"model_variant": "b_32"}],
     "unet": [{"base_channels": 4}],
+    "inception_v2": [{"depth_multiplier": 0.05}],
     "timm": [{"model_name": n} for n in ("test_resnet", "test_convnext", "test_vit")],
     "convnextv2": [{"model_name": "convnextv2_atto", "model_kwargs": NARROW}],
     "caformer": [{"model_kwargs": NARROW}],
