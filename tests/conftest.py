@@ -20,6 +20,11 @@ if str(ROOT) not in sys.path:
 
 import hypothesis  # noqa: E402 - after the environment is set
 import pytest  # noqa: E402
+import yaml  # noqa: E402
+
+# A config is made of a dozen files. OmegaConf parses them with this class; libyaml's takes a tenth of the time.
+if yaml.__with_libyaml__:
+    yaml.SafeLoader = yaml.CSafeLoader  # type: ignore[misc]
 
 # How long an example takes says more about the other processes of the machine than about the code.
 hypothesis.settings.register_profile("shared machine", deadline=None)
@@ -33,6 +38,23 @@ def data_root() -> Path:
     if not folder:
         pytest.skip("LIGHTNING_VISION_DATA names no folder of data sets")
     return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _figures_are_built_but_not_drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half the time of a tiny fit would go into the layout of its figures.
+
+    They are drawn in tests/reports, under the marker ``pictures``, and in fits of fixtures with a wider scope.
+    """
+    figures = sys.modules.get("matplotlib.figure")
+    if figures is None or "reports" in request.path.parts or request.node.get_closest_marker("pictures"):
+        return
+    saved = figures.Figure.savefig
+
+    def save_empty(self: object, *arguments: object, **settings: object) -> None:
+        saved(figures.Figure(figsize=(1, 1)), *arguments, **settings)
+
+    monkeypatch.setattr(figures.Figure, "savefig", save_empty)
 
 
 @pytest.fixture(autouse=True)

@@ -185,6 +185,7 @@ def test_predictions_are_the_encoders_embeddings(trained: lv.Result, discs: Path
     assert [int(row["row"]) for row in rows] == list(range(len(paths)))
 
 
+@pytest.mark.pictures
 def test_images_without_labels(images: Path, tmp_path: Path) -> None:
     result = lv.fit(**settings(images, tmp_path / "run", epochs=1))
     assert result.module.config["monitor"] == "val/loss"
