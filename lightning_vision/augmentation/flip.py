@@ -7,7 +7,6 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_vision.augmentation.rows import put, taken
 from lightning_vision.types import Between
 
 
@@ -39,13 +38,15 @@ class RandomHorizontalFlip(nn.Module):
 
 def mirrored(image: Tensor, target: Tensor | None, chosen: Tensor, axis: int) -> tuple[Tensor, Tensor | None]:
     """Mirror the chosen images of a batch, bool ``(B,)`` on the CPU, and their class maps, along one axis."""
-    rows = chosen.nonzero().flatten()
-    if not len(rows):
+    if not chosen.any():
         return image, target
-    flipped = image.clone()
-    put(flipped, rows, taken(image, rows).flip(axis))
-    if target is not None and target.ndim == 3:
-        moved = target.clone()
-        put(moved, rows, taken(target, rows).flip(axis))
-        target = moved
-    return flipped, target
+    moves = target is not None and target.ndim == 3
+    return _mirrored(image, chosen, axis), _mirrored(target, chosen, axis) if target is not None and moves else target
+
+
+def _mirrored(batch: Tensor, chosen: Tensor, axis: int) -> Tensor:
+    if batch.device.type == "cpu":
+        # Blocks of memory, a tenth of the time of choosing between two numbers at every place.
+        return torch.stack([one.flip(axis) if flip else one for one, flip in zip(batch, chosen.tolist(), strict=True)])
+    there = chosen.to(batch.device, non_blocking=True).view(-1, *[1] * (batch.ndim - 1))
+    return torch.where(there, batch.flip(axis), batch)
