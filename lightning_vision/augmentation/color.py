@@ -32,9 +32,7 @@ def adjust_brightness(colours: Tensor, factor: Tensor) -> Tensor:
 
 def adjust_contrast(colours: Tensor, factor: Tensor) -> Tensor:
     """Multiply the distance to the image's mean luma by a factor: 0 is grey all over, 1 changes nothing."""
-    mean = colours.mean((2, 3), dtype=torch.float32)
-    if mean.shape[1] == 3:
-        mean = mean @ mean.new_tensor(LUMA)[:, None]
+    mean = luma(colours.mean((2, 3), keepdim=True, dtype=torch.float32)).flatten(1)
     return look_up(colours, mean + factor[:, None] * (_values(factor) - mean))
 
 
