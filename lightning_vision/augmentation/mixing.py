@@ -103,7 +103,7 @@ def _mixed_maps(target: Tensor, mix: Mix, spec: TargetSpec) -> Tensor:
     if mix.blended is None:
         return own
     soft, known = _probabilities(own, spec)
-    other, other_known = _probabilities(target, spec)
+    other, other_known = (soft, known) if own is target else _probabilities(target, spec)
     mixed, known = _weighted(soft, known, mix.blended, mix.partner, other, other_known)
     return mixed.mul_(known)
 

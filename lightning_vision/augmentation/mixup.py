@@ -11,9 +11,6 @@ from lightning_vision.augmentation.mixing import Mix, draw_partners, draw_shares
 from lightning_vision.augmentation.rows import put, taken
 from lightning_vision.types import Between
 
-# Floats that fit into the cache of a core, with the floats that they are made of.
-IN_CACHE = 2**17
-
 
 class Mixup(nn.Module):
     """Blend each image of a batch with another one, and their targets alike (Zhang et al., ICLR 2018).
@@ -68,11 +65,17 @@ def blend(image: Tensor, partner: Tensor, share: Tensor, others: Tensor | None =
         others: uint8 ``(B, C, H, W)``; None: the images themselves.
     """
     others = image if others is None else others
-    mixed = image.clone()
-    # As many images at once as stay in the processor's cache from one operation to the next.
-    together = max(1, len(image)) if image.device.type != "cpu" else max(1, IN_CACHE // max(1, image[:1].numel()))
-    for rows in (share < 1).nonzero().flatten().split(together):
-        weight = share[rows].view(-1, 1, 1, 1).to(image.device)
+    rows = (share < 1).nonzero().flatten()
+    if image.device.type != "cpu":
         own, other = taken(image, rows).float(), taken(others, partner[rows]).float()
+        weight = share[rows].view(-1, 1, 1, 1).to(image.device, non_blocking=True)
+        mixed = image.clone()
         put(mixed, rows, torch.lerp(other, own, weight).round_().to(torch.uint8))
+        return mixed
+    # One by one they stay in the processor's cache from one operation to the next, and each has a plain factor.
+    mixed, own, other = image.clone(), torch.empty(image.shape[1:]), torch.empty(image.shape[1:])
+    for row in rows.tolist():
+        own.copy_(image[row])
+        other.copy_(others[partner[row]])
+        mixed[row] = torch.lerp(other, own, float(share[row]), out=own).round_()
     return mixed

@@ -56,11 +56,11 @@ class MixupCutMix(nn.Module):
         count, (height, width) = len(image), image.shape[-2:]
         partner = draw_partners(count, generator)
         blended = draw_shares(self.mixup_alpha, count, generator)
-        pasted = boxes(draw_shares(self.cutmix_alpha, count, generator), height, width, generator)
+        outside = draw_shares(self.cutmix_alpha, count, generator)
         mixed = torch.rand(count, generator=generator) < self.p
         boxed = torch.rand(count, generator=generator) < self.switch_p
-        blended = blended.where(mixed & ~boxed, 1.0)
-        pasted &= (mixed & boxed).view(-1, 1, 1)
+        blended, outside = blended.where(mixed & ~boxed, 1.0), outside.where(mixed & boxed, 1.0)
+        pasted = boxes(outside, height, width, generator)
         # Of the two, one share of each image is 1.
         share = blended * own_share(pasted)
         return blend(paste(image, partner, pasted), partner, blended, image), Mix(partner, share, pasted, blended)
