@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 3
 KEY = "lightning_vision"
 ENCODER = "encoder."
+# With an average of the weights: those that the training goes on with, and, once they are in place, the average.
+RAW = "raw_weights"
+AVERAGE = "averaged_weights"
 # Where the schedules of the second format are now.
 MOVED = {
     "lightning_vision.optim.Cosine": "lightning_vision.optim.cosine.Cosine",
@@ -77,6 +80,14 @@ def restore_encoder_weights(module: VisionModule, checkpoint: dict[str, Any]) ->
         )
     encoder_state = {ENCODER + k: v for k, v in module.encoder.state_dict().items()}
     checkpoint["state_dict"] = {**checkpoint["state_dict"], **encoder_state}
+
+
+def put_raw_weights(checkpoint: dict[str, Any]) -> None:
+    """Let a training go on with the raw weights, where those of the checkpoint are an average."""
+    raw = checkpoint.pop(RAW, None)
+    if raw is not None:
+        checkpoint[AVERAGE] = {name: checkpoint["state_dict"][name] for name in raw}
+        checkpoint["state_dict"] = {**checkpoint["state_dict"], **raw}
 
 
 def assert_plain(value: Any, key: str = "") -> None:

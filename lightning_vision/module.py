@@ -18,7 +18,7 @@ from torchmetrics import MeanMetric
 from lightning_vision.augmentation.batches import augmented
 from lightning_vision.augmentation.mixing import largest_share
 from lightning_vision.callbacks.unfreeze import FreezeEncoder
-from lightning_vision.checkpoint import pack, restore_encoder_weights, upgrade
+from lightning_vision.checkpoint import pack, put_raw_weights, restore_encoder_weights, upgrade
 from lightning_vision.data.embeddings import EmbeddingCache
 from lightning_vision.decoders.base import Decoder
 from lightning_vision.encoders.base import Encoder
@@ -309,6 +309,13 @@ class VisionModule(LightningModule):
         specs = {head.column: head.trained_target for _, head in self.named_heads()}
         return augmented(batch, transforms, generator, self.views, self.geometry.num_inputs, specs)
 
+    def run_training_batch(self, batch: Batch, number: int) -> None:
+        """Send a batch through the model as the training does, for what its layers note of it; without a loss."""
+        if len(self.augmentation) or self.views > 1:
+            batch = self._augmented(batch, torch.Generator().manual_seed(_mix(self.seed, self.current_epoch, number)))
+        with self.trainer.precision_plugin.forward_context():
+            self._outputs(batch)
+
     def _outputs_and_losses(
         self, batch: Batch, compared: bool | None = None
     ) -> tuple[dict[str, HeadOutput], dict[str, Tensor]]:
@@ -512,6 +519,8 @@ class VisionModule(LightningModule):
         """Bring an older checkpoint to the present format, and put back encoder weights that it does not hold."""
         upgrade(checkpoint)
         restore_encoder_weights(self, checkpoint)
+        if self.fitting:
+            put_raw_weights(checkpoint)
 
 
 def seed_step(seed: int, device: torch.device) -> None:

@@ -17,7 +17,7 @@ from lightning_vision.data.sources.files import FilesSource
 from lightning_vision.errors import ConfigError, listed
 from lightning_vision.loss_choice import choose_loss, loss_tasks
 from lightning_vision.monitor import decide_monitor
-from lightning_vision.optim.checks import check_optimizer
+from lightning_vision.optim.checks import check_averages, check_optimizer
 from lightning_vision.options import expand
 from lightning_vision.outputs import OutputPlan, columns_of, in_order, main_output, outputs_of, setting_prefix
 from lightning_vision.pairing import (
@@ -106,6 +106,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any], source: str | Sequence[str] | N
     check_mixing(config)
     check_weights(config)
     check_optimizer(config)
+    check_averages(config)
     background_as_unknown(config, reasons)
     index = normal_or_not_of(_index(config), config, reasons) if source is None else _files(config, source)
     if class_constants(config["decoder"]["_target_"])["ready"]:

@@ -144,6 +144,10 @@ class VisionDataModule(LightningDataModule):
         name = "train in one order" if overfits else "train"
         return self._loader(name, self._mode("train"), self.batch_size, train=True, shuffle=not overfits)
 
+    def train_sample_dataloader(self) -> Loader:
+        """Training batches in a random order, for what looks at some of them beside the training itself."""
+        return self._loader("train sample", self._mode("train"), self.batch_size, train=True, shuffle=True)
+
     def train_rows_dataloader(self) -> Loader:
         """The training rows in their order, each once over all ranks, as they are without augmentation.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_vision.errors import ConfigError
+from lightning_vision.errors import ConfigError, listed
+from lightning_vision.signatures import describe
 
 # Optimizers that ask for more than groups of parameters and their gradients.
 UNFIT = {
@@ -14,6 +15,23 @@ UNFIT = {
     "Adahessian": "it needs second derivatives",
     "Lookahead": "it wraps another optimizer",
 }
+
+
+def check_averages(config: Mapping[str, Any]) -> None:
+    """Refuse two averages of the weights: a checkpoint and a validation have one.
+
+    Raises:
+        ConfigError: The message names both, and what to type to leave one out.
+    """
+    nodes = {name: node for name, node in (config.get("callbacks") or {}).items() if isinstance(node, Mapping)}
+    signatures = {name: describe(str(node.get("_target_"))) for name, node in nodes.items()}
+    found = [name for name, known in signatures.items() if known and known.constants.get("averages_weights")]
+    if len(found) > 1:
+        raise ConfigError(
+            "The weights cannot be averaged in two ways at once.",
+            given=listed(f"callbacks.{name}" for name in found),
+            override=[f"callbacks.{name}=null" for name in found],
+        )
 
 
 def check_optimizer(config: Mapping[str, Any]) -> None:
