@@ -71,7 +71,8 @@ class WeightAverage(Callback):
         trained = {id(p) for o in trainer.optimizers for group in o.param_groups for p in group["params"]}
         parts = dict(pl_module.named_children())
         # Tied encoders have several names, under each of which a checkpoint has them.
-        named = {n: p for n, p in pl_module.named_parameters(remove_duplicate=False) if id(p) in trained}
+        parameters = pl_module.named_parameters(remove_duplicate=False)
+        named: dict[str, Tensor] = {n: p for n, p in parameters if id(p) in trained}
         learning = {name for name, part in parts.items() if any(id(p) in trained for p in part.parameters())}
         buffers = pl_module.named_buffers(remove_duplicate=False)
         named |= {n: b for n, b in buffers if n.split(".")[0] in learning and n.rpartition(".")[2] in STATISTICS}

@@ -41,8 +41,8 @@ class StochasticWeightAverage(WeightAverage):
         """Begin without an average.
 
         Raises:
-            ConfigError: The number of epochs is not known, no VisionDataModule is there to ask for batches, or the model
-                is split among processes.
+            ConfigError: The number of epochs is not known, there is no VisionDataModule to ask for batches, or the
+                model is split among processes.
         """
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and not hasattr(trainer.datamodule, "train_sample_dataloader"):  # type: ignore[attr-defined]
