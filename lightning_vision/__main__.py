@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from lightning_vision import garbage
@@ -61,11 +61,14 @@ def _run() -> None:
     else:
         sys.argv[1:] = line.words
         runs = not ({"-c", "--cfg", "-i", "--info", "-sc", "--hydra-help", "--experimental-rerun"} & set(line.options))
+        if line.ludwig is not None:
+            line.ludwig.show(aside=not runs or "report=-" in line.overrides)
         if runs and not line.multirun and "-cp" not in line.options:
             # Once before Hydra runs, so that a mistake leaves no run folder behind.
             from lightning_vision.config import composed
 
-            composed(line.overrides, name=line.options.get("-cn", "config"))
+            with line.ludwig.blamed() if line.ludwig is not None else nullcontext():
+                composed(line.overrides, name=line.options.get("-cn", "config"))
         _run_hydra(line.overrides)
 
 

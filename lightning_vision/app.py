@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import DictConfig
 
 from lightning_vision import garbage, runfolder
-from lightning_vision.config import ACTIONS, compose, instantiate
+from lightning_vision.config import ACTIONS, compose, instantiate, with_ludwig
 from lightning_vision.errors import ConfigError, DataError, listed
 from lightning_vision.monitor import better
 from lightning_vision.outputs import main_output, outputs_of
+from lightning_vision.overrides import names_ludwig
 from lightning_vision.reading import read_index, targets_of
 from lightning_vision.resolve import Plan, look, plain, resolve
 from lightning_vision.settings import (
@@ -495,8 +496,15 @@ def _composed_with_keys(
         if is_dataset(data) or not isinstance(data, Mapping):
             named["data"] = "table"
             extra = settings_of(data, extra.get("preprocessing.lazy_cache_dir")) | extra
+    blamed: AbstractContextManager[None] = nullcontext()
+    if "ludwig" in named or names_ludwig(words):
+        # Columns of a table that is written here are not those of the file's data.
+        unread = ("data.image", "data.inputs", "data.target") if isinstance(data, tuple | list) else ()
+        words, blamed = with_ludwig(words, named | extra, unread)
+        named.pop("ludwig", None)
     keys = override_keys(words) + list(named) + list(extra)
-    return compose(words, **named, **extra), keys
+    with blamed:
+        return compose(words, **named, **extra), keys
 
 
 def _checkpoint(cfg: DictConfig) -> str | None:

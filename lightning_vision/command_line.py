@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightning_vision.config import ACTIONS
 from lightning_vision.errors import ConfigError, nearest
 from lightning_vision.listing import LISTINGS
-from lightning_vision.overrides import quote_path, spread
+from lightning_vision.overrides import names_ludwig, quote_path, spread
+
+if TYPE_CHECKING:
+    from lightning_vision.ludwig.words import Replaced
 
 # Hydra's options that take the next word as their value.
 _VALUED = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
@@ -29,12 +33,14 @@ class CommandLine:
         overrides: The overrides alone.
         action: The action that was typed as a bare word, or None.
         options: Hydra's options by short name, with their values ("" for those without).
+        ludwig: What stands in the place of ``ludwig=FILE``; the words have it already. None: no such file was named.
     """
 
     words: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
     action: str | None = None
     options: dict[str, str] = field(default_factory=dict)
+    ludwig: Replaced | None = None
 
     @property
     def multirun(self) -> bool:
@@ -53,11 +59,16 @@ def read(argv: Sequence[str]) -> CommandLine:
     The first bare word that is not the value of an option is the action; ``cache=...`` stands for the action ``cache``.
 
     Raises:
-        ConfigError: A bare word is no action, or a second one follows.
+        ConfigError: A bare word is no action, or a second one follows, or a config of Ludwig cannot be translated.
     """
     line = CommandLine()
     if any(w in ("-sc", "--shell-completion") for w in argv):  # words of an unfinished line: leave them alone
         return CommandLine(words=list(argv), options={"-sc": ""})
+    if names_ludwig(argv):
+        from lightning_vision.ludwig.words import replace
+
+        line.ludwig = replace(argv)
+        argv = line.ludwig.words
     multirun = any(w in ("-m", "--multirun") for w in argv)
     rest = iter(range(len(argv)))
     for i in rest:

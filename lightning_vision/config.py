@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from lightning_vision.errors import ConfigError, VisionError
-from lightning_vision.overrides import grammar, is_path_key, quote_path, spread
+from lightning_vision.overrides import grammar, is_path_key, names_ludwig, quote_path, spread
 from lightning_vision.searchpath import (
     PLUGIN_GROUP,
     conf_dir,
@@ -75,7 +75,8 @@ def compose(
         words: Words as on the command line (``["encoder=resnet", "epochs=3"]``), or values by dotted key
             (``{"data.path": "my, photos.csv"}``), which are taken as they are, without Hydra's grammar.
         overrides: More of either kind.
-        **choices: Options of groups (``encoder="resnet"``) and scalars (``epochs=3``).
+        **choices: Options of groups (``encoder="resnet"``) and scalars (``epochs=3``); ``ludwig="config.yaml"`` is a
+            config of Ludwig, translated, printed, and overridden by all else.
 
     Returns:
         The config, without Hydra's own node. ``output_dir`` is ``outputs/<date>/<time>`` unless it was given.
@@ -90,8 +91,38 @@ def compose(
             values.update(given)
         else:
             typed += [given] if isinstance(given, str) else map(str, given)
+    if "ludwig" in values or names_ludwig(typed):
+        typed, blamed = with_ludwig(typed, values)
+        with blamed:
+            return _composed(typed, {key: value for key, value in values.items() if key != "ludwig"})
+    return _composed(typed, values)
+
+
+def with_ludwig(
+    words: Sequence[str], values: Mapping[str, Any], unread: Collection[str] = ()
+) -> tuple[list[str], AbstractContextManager[None]]:
+    """Put the words of a Ludwig config in the place of its name, and print them.
+
+    Args:
+        words: Words, which may name it.
+        values: Values by dotted key, which may name it.
+        unread: Keys that it has no say in.
+
+    Returns:
+        The words, and a context in which errors name the place in the file.
+    """
+    from lightning_vision.ludwig.words import replace
+
+    file = values.get("ludwig")
+    named = [] if file is None else [f"ludwig={os.fspath(file)}"]
+    replaced = replace([*named, *words], {k: v for k, v in values.items() if k != "ludwig"}, unread)
+    replaced.show()
+    return replaced.words, replaced.blamed()
+
+
+def _composed(typed: list[str], values: Mapping[str, Any]) -> DictConfig:
     known = groups()
-    typed += [f"{k}={grammar(v)}" for k, v in values.items() if k in known and not isinstance(v, Mapping)]
+    typed = typed + [f"{k}={grammar(v)}" for k, v in values.items() if k in known and not isinstance(v, Mapping)]
     return composed(typed, {k: v for k, v in values.items() if k not in known or isinstance(v, Mapping)})
 
 

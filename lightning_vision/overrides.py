@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _PATH_ENDINGS = (
@@ -19,6 +19,7 @@ _PATH_ENDINGS = (
     "class_names",
     "fill_value",
     "label_map",
+    "ludwig",
 )
 _NUMBERS = re.compile(r"[+-]?\d+(\.\d*)?(,[+-]?\d+(\.\d*)?)*")
 _OVERRIDE = re.compile(r"(?P<plus>\+{0,2})(?P<key>[A-Za-z_][\w.@/\-]*)=(?P<value>.*)", re.DOTALL)
@@ -163,10 +164,20 @@ def grammar(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{grammar(k)}:{grammar(v)}" for k, v in value.items()) + "}"
+        return "{" + ",".join(f"{_grammar_key(k)}:{grammar(v)}" for k, v in value.items()) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ",".join(grammar(v) for v in value) + "]"
     return quote(value) if isinstance(value, str) else repr(value)
+
+
+def _grammar_key(key: Any) -> str:
+    """Write the key of a mapping: the grammar has no quotes there, other signs are escaped one by one."""
+    return re.sub(r"[\\()\[\]{}:=,\s]", r"\\\g<0>", key) if isinstance(key, str) else grammar(key)
+
+
+def names_ludwig(words: Iterable[str]) -> bool:
+    """Whether a config of Ludwig is named among words: ``ludwig=FILE``, see ludwig/words.py."""
+    return any(word.lstrip("+").startswith("ludwig=") for word in words)
 
 
 def override(key: str, value: Any) -> str:
