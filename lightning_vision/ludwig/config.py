@@ -9,7 +9,7 @@ from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.ludwig.inputs import Input, augmentation, translate_inputs
 from lightning_vision.ludwig.outputs import OUTPUTS, Output, translate_outputs
 from lightning_vision.ludwig.trainer import translate_trainer
-from lightning_vision.ludwig.translation import Layer, Translation, layer, part
+from lightning_vision.ludwig.translation import Layer, Translation, feature_place, layer, part, places
 
 _TYPES = (
     *("audio", "bag", "binary", "category", "date", "h3", "image", "number", "sequence", "set", "text", "timeseries"),
@@ -18,6 +18,7 @@ _TYPES = (
 _OF_INPUT, _OF_OUTPUT = ("encoder", "augmentation", "tied"), ("decoder", "loss", "dependencies", "reduce_input")
 _SECTIONS = (*_OF_INPUT, *_OF_OUTPUT, "reduce_dependencies")
 _TRANSFORMS = "random_"
+UNREAD = "not understood"
 _REASONS = {
     "backend": "trainer.accelerator, trainer.devices and trainer.strategy",
     "hyperopt": "a sweep is -m KEY=VALUE,VALUE; no search of its own",
@@ -58,6 +59,8 @@ def translate_config(content: Mapping[str, Any], t: Translation) -> None:
         _lone_feature(root, inputs, outputs)
     shared = _defaults(t, root, inputs, outputs)
     of_images = shared.get("image", {})
+    for feature in (*inputs, *outputs):
+        t.used |= {place for key, (_, place) in feature.items() if key in ("name", "column", "type")}
     found = [_input(feature) for feature in inputs]
     translate_inputs(t, found, of_images)
     targets = [_output(feature) for feature in outputs]
@@ -70,10 +73,20 @@ def translate_config(content: Mapping[str, Any], t: Translation) -> None:
         t.set("seed", *root.pop("random_seed"))
     for key, (value, place) in root.items():
         near = nearest(key, _ROOT)
-        if value is None and key in _ROOT:
-            t.note(place, "empty")
-        else:
+        if value is not None or key not in _ROOT:
             t.note(place, _REASONS.get(key, "no key of a Ludwig config" + (f"; {near}, perhaps" if near else "")))
+    _nothing_is_lost(content, t)
+
+
+def _nothing_is_lost(content: Mapping[str, Any], t: Translation) -> None:
+    """Name every key that no part of the translation has looked at."""
+    known = t.used | set(t.notes)
+    for place, value in places(content):
+        steps = place.split(".")
+        if not any(".".join(steps[:n]) in known for n in range(1, len(steps) + 1)):
+            shared = steps[0] in ("defaults", "preprocessing")
+            own = "the features have their own" if shared else UNREAD
+            t.note(place, "empty" if value is None or value in ({}, []) else own)
 
 
 def _is_transform(root: Layer) -> bool:
@@ -89,8 +102,7 @@ def _features(root: Layer, key: str) -> list[Layer]:
         raise ConfigError(f"{key} is a list of features", given=f"{key}: {value}", expected="- name: image")
     found = []
     for i, feature in enumerate(value):
-        name = feature.get("name", feature.get("column"))
-        found.append(layer(feature, f"{key}.{i if name is None else name}"))
+        found.append(layer(feature, feature_place(key, i, feature)))
     return found
 
 

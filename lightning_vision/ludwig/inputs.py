@@ -53,7 +53,7 @@ def translate_inputs(t: Translation, features: Sequence[Input], defaults: Mappin
     """
     columns = [feature.column for feature in features]
     if len(features) > 1:
-        t.set("data.inputs", columns, "input_features")
+        t.set("data.inputs", columns, below(features[0].place, "name"))
     elif columns and columns[0] is not None:
         t.set("data.image", columns[0], below(features[0].place, "name"))
     _tie(t, features)

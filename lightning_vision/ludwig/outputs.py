@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,16 @@ class _Parts:
     loss: tuple[str, str] | None
     loss_settings: Layer
     how: Layer
+
+    def places(self) -> Iterator[tuple[str, str, str]]:
+        """Every setting with the part that it belongs to, and its place in the file."""
+        for group, chosen, settings in (
+            ("decoder.", self.decoder, self.decoder_settings),
+            ("loss.", self.loss, self.loss_settings),
+        ):
+            yield from [] if chosen is None else [(group, "type", chosen[1])]
+            yield from ((group, key.lstrip("+"), place) for key, (_, place) in settings.items())
+        yield from (("", key, place) for key, (_, place) in self.how.items())
 
 
 def translate_outputs(t: Translation, features: Sequence[Output], defaults: Mapping[str, Mapping[str, Layer]]) -> None:
@@ -131,12 +141,13 @@ def _several(t: Translation, found: Sequence[tuple[Output, _Parts]]) -> None:
             if key == "dependencies":
                 value = [names.get(other, other) for other in layer_of_names(value, place)]
             node[key] = value
-        for _, place in (*parts.decoder_settings.values(), *parts.loss_settings.values(), *parts.how.values()):
-            t.origins.setdefault(f"outputs.{name}.{place.rpartition('.')[2]}", place)
+        for group, key, place in parts.places():
+            t.used.add(place)
+            t.origins[f"outputs.{name}.{group}{key}"] = place
         if name in outputs:
             raise ConfigError("Two output features have one name", given=f"output_features: {name}, {name}")
         outputs[name] = node
-    t.set("outputs", outputs, "output_features")
+    t.set("outputs", outputs, below(found[0][0].place, "name"))
 
 
 def _identifier(name: str) -> str:

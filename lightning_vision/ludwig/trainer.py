@@ -185,7 +185,7 @@ def _monitor(
     if field_ is not None and not (several and name != "combined"):
         t.note(field_[1], "as here" if name == "combined" else "there is one output")
     elif field_ is not None:
-        t.origins.setdefault("monitor.field", field_[1])
+        t.used.add(field_[1])
 
 
 def _optimizer(t: Translation, value: Any, place: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from lightning_vision.signatures import describe
 
 # Keys with their values and with their place in the file.
 Layer = dict[str, tuple[Any, str]]
+FEATURES = ("input_features", "output_features")
 
 
 @dataclass
@@ -25,15 +26,18 @@ class Translation:
         settings: Values by our key, with a plus where it must be added.
         origins: Where in the file each came from.
         notes: Why a key of the file has no counterpart, by its place in the file.
+        used: The places that became a setting, or a part of one.
     """
 
     typed: frozenset[str] = frozenset()
     settings: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
 
     def set(self, key: str, value: Any, origin: str) -> None:
         """Say a setting of ours; what is said twice in different ways is noted, and the first stands."""
+        self.used.add(origin)
         if key not in self.settings:
             self.settings[key], self.origins[key] = value, origin
         elif self.settings[key] != value:
@@ -47,6 +51,24 @@ class Translation:
         """Say of all keys of a section that they have no counterpart, for one reason."""
         for _, origin in layer.values():
             self.note(origin, reason)
+
+
+def places(content: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Place and value of each key that has no keys below it; features are told by their names."""
+    if isinstance(content, Mapping) and content:
+        for key, value in content.items():
+            yield from places(value, below(place, str(key)))
+    elif isinstance(content, list) and place in FEATURES and all(isinstance(feature, Mapping) for feature in content):
+        for i, feature in enumerate(content):
+            yield from places(feature, feature_place(place, i, feature))
+    else:
+        yield place, content
+
+
+def feature_place(section: str, i: int, feature: Mapping[str, Any]) -> str:
+    """The place of a feature: its name, or its number where it has none."""
+    name = feature.get("name", feature.get("column"))
+    return f"{section}.{i if name is None else name}"
 
 
 def layer(content: Any, place: str) -> Layer:

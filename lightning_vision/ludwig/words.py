@@ -57,10 +57,10 @@ class Replaced:
             about = max((key for key in self.origins if key in text), key=len, default=None)
             if about is None:
                 raise
-            given = "" if error.given is None else f"{error.given}; "
+            place = f"{self.origins[about]} in {self.path}"
             told = ConfigError(
                 error.summary,
-                given=f"{given}{about} is {self.origins[about]} of {self.path}",
+                given=place if error.given is None else f"{error.given} ({place})",
                 expected=error.expected,
                 nearest=error.nearest,
                 override=error.overrides,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -46,8 +47,6 @@ def read(path: str) -> dict[str, Any]:
             content = yaml.load(stream, _Strict)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
-    except RecursionError as error:
-        raise ConfigError("The Ludwig config refers to itself", given=path) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -55,6 +54,12 @@ def read(path: str) -> dict[str, Any]:
             "The Ludwig config is not valid YAML",
             given=path,
             expected=f"{where}{getattr(error, 'problem', None) or str(error).splitlines()[0]}",
+        ) from error
+    try:
+        json.dumps(content, default=str, skipkeys=True)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            "The Ludwig config contains itself", given=path, expected="no alias within its own anchor"
         ) from error
     return mapping(content, path)
 
