@@ -10,22 +10,15 @@ from lightning_vision.ludwig.translation import Layer, Translation, accepted, la
 from lightning_vision.options import load_option
 from lightning_vision.searchpath import options_of
 
-# Classes of torch by Ludwig's names for them, for which there may be no option: a setting of adamw's is none of theirs.
+# Classes of torch that are no options, by Ludwig's names for them, in the place of adam's.
 _TORCH = {
-    **{"adam": "Adam", "adamax": "Adamax", "nadam": "NAdam", "radam": "RAdam"},
-    **{"adagrad": "Adagrad", "adadelta": "Adadelta", "rmsprop": "RMSprop"},
+    **{"adamax": "Adamax", "nadam": "NAdam", "radam": "RAdam"},
+    **{"adagrad": "Adagrad", "adadelta": "Adadelta"},
 }
-_WITHOUT_BETAS = ("adagrad", "adadelta", "rmsprop")
-# Our options by what Ludwig calls a schedule; the first that there is.
-_SCHEDULES: dict[str, tuple[str, ...]] = {
-    "null": ("constant",),
-    "none": ("constant",),
-    "constant": ("constant",),
-    "linear": ("linear", "polynomial"),
-    "one_cycle": ("one_cycle", "onecycle"),
-    "exponential": ("exponential",),
-    "reduce_on_plateau": ("plateau",),
-}
+_WITHOUT_BETAS = ("adagrad", "adadelta")
+# Our options by what Ludwig calls a schedule, where the names differ.
+_SCHEDULES = {"null": "constant", "none": "constant", "linear": "polynomial", "onecycle": "one_cycle"}
+_OF_PLATEAU = {"reduce_on_plateau_patience": "patience", "reduce_on_plateau_rate": "factor"}
 # What a figure is called here, by the type of the output that has it.
 _FIGURES = {
     "image": {"loss": "loss", "accuracy": "pixel_accuracy", "mean_iou": "mean_iou", "jaccard": "mean_iou"},
@@ -59,6 +52,20 @@ _REASONS = {
     "decay_rate": "scheduler=NAME",
     "decay_steps": "scheduler=NAME",
     "staircase": "scheduler=NAME",
+}
+_OF_SCHEDULE = {
+    "warmup_evaluations": "scheduler.warmup_epochs: validation is once an epoch",
+    "decay_rate": "scheduler=step falls by a factor, scheduler.factor, each scheduler.step_epochs",
+    "decay_steps": "scheduler=step falls by a factor, scheduler.factor, each scheduler.step_epochs",
+    "staircase": "scheduler=step falls by a factor, scheduler.factor, each scheduler.step_epochs",
+    "reduce_on_plateau": "scheduler=plateau, in place of another schedule",
+    "reduce_on_plateau_patience": "scheduler=plateau",
+    "reduce_on_plateau_rate": "scheduler=plateau",
+    "reduce_eval_metric": "scheduler=plateau watches the monitored figure",
+    "reduce_eval_split": "scheduler=plateau watches the monitored figure",
+    "t_0": "scheduler=cosine does not start again",
+    "t_mult": "scheduler=cosine does not start again",
+    "eta_min": "scheduler.final_factor, as a share of lr",
 }
 _OF_CLIPPING = ("clipglobalnorm", "clipnorm", "clipvalue")
 
@@ -120,6 +127,13 @@ def _accumulate(t: Translation, value: Any, place: str) -> None:
         t.set("trainer.accumulate_grad_batches", value, place)
 
 
+def _compile(t: Translation, value: Any, place: str) -> None:
+    if "compile" in load_option("trainer", "default"):
+        t.set("trainer.compile", value, place)
+    else:
+        t.note(place, "models are not compiled")
+
+
 def _early_stop(t: Translation, value: Any, place: str) -> None:
     if value == -1:
         t.set("callbacks.early_stopping", None, place)
@@ -130,14 +144,6 @@ def _early_stop(t: Translation, value: Any, place: str) -> None:
 def _precision(t: Translation, value: Any, place: str) -> None:
     # Half precision works on every device with bfloat16, which needs no scaling of the loss.
     t.set("trainer.precision", "bf16-mixed" if value else "32-true", place)
-
-
-def _warmup_epochs(t: Translation, value: Any, place: str) -> None:
-    epochs = t.settings.get("epochs")
-    if isinstance(epochs, int) and isinstance(value, int | float) and 0 <= value < epochs:
-        t.set("scheduler.warmup", value / epochs, place)
-    else:
-        t.note(place, "scheduler.warmup, as a fraction of all steps")
 
 
 def _clipping(t: Translation, value: Any, place: str) -> None:
@@ -201,10 +207,9 @@ def _optimizer(t: Translation, value: Any, place: str) -> None:
             option = name
             t.set("optimizer", option, where)
         elif name in _TORCH:
+            option = "adam"
             t.set("optimizer", option, where)
             t.set("optimizer._target_", f"torch.optim.{_TORCH[name]}", where)
-            if "weight_decay" not in given:
-                t.set("optimizer.weight_decay", 0.0, where)
             if name in _WITHOUT_BETAS:
                 t.set("~optimizer.betas", None, where)
         else:
@@ -218,38 +223,40 @@ def _schedule(t: Translation, value: Any, place: str) -> None:
     given = part(value, place)
     if value is None:
         t.set("scheduler", "constant", place)
-    option = "cosine"
-    for key in ("type", "decay"):
-        if key in given:
-            option = _schedule_option(t, *given.pop(key)) or option
-    fraction = given.pop("warmup_fraction", None)
-    if fraction is not None:
-        t.set("scheduler.warmup", *fraction)
-    plateau = given.get("reduce_on_plateau")
-    if plateau and plateau[0] and "plateau" in options_of("scheduler"):
-        option = "plateau"
-        t.set("scheduler", option, given.pop("reduce_on_plateau")[1])
+    said = [given.pop(key) for key in ("type", "decay") if key in given]
+    found = [option for option in (_schedule_option(t, *kind) for kind in said) if option is not None]
+    times = given.get("reduce_on_plateau", (None, ""))
+    if times[0] and not said:
+        t.set("scheduler", "plateau", given.pop("reduce_on_plateau")[1])
+        found = ["plateau"]
+    option = found[0] if found else "cosine"
     node = load_option("scheduler", option)
     least, rate = given.get("eta_min", (None,))[0], t.settings.get("lr")
     if "final_factor" in node and isinstance(least, int | float) and isinstance(rate, int | float) and rate:
         t.set("scheduler.final_factor", least / rate, given.pop("eta_min")[1])
-    renamed = {"reduce_on_plateau_patience": "patience", "reduce_on_plateau_rate": "factor"}
+    if "warmup_fraction" in given:
+        t.set("scheduler.warmup", *given.pop("warmup_fraction"))
     for key, (inner, where) in given.items():
-        if key in node or renamed.get(key) in node:
-            t.set(f"scheduler.{renamed.get(key, key)}", inner, where)
+        if key in node and not key.startswith("_"):
+            t.set(f"scheduler.{key}", inner, where)
+        elif _OF_PLATEAU.get(key) in node:
+            t.set(f"scheduler.{_OF_PLATEAU[key]}", inner, where)
+        elif key == "reduce_on_plateau" and not inner:
+            t.note(where, "not reduced, as here")
         else:
             near = nearest(key, ["type", "warmup_fraction", *node])
-            t.note(where, f"scheduler={option} has no such setting" + (f"; {near}, perhaps" if near else ""))
+            reason = _OF_SCHEDULE.get(key, f"scheduler={option} has no such setting")
+            t.note(where, reason + (f"; {near}, perhaps" if near and key not in _OF_SCHEDULE else ""))
 
 
 def _schedule_option(t: Translation, value: Any, place: str) -> str | None:
     name = "null" if value is None else str(value).lower()
     options = options_of("scheduler")
-    found = next((option for option in (*_SCHEDULES.get(name, ()), name) if option in options), None)
-    if found is None:
+    found = _SCHEDULES.get(name, name)
+    if found not in options:
         t.note(place, f"no such schedule here; scheduler={nearest(name, options) or 'cosine'}, perhaps")
-    else:
-        t.set("scheduler", found, place)
+        return None
+    t.set("scheduler", found, place)
     return found
 
 
@@ -261,8 +268,9 @@ _KNOWN: dict[str, Callable[[Translation, Any, str], None]] = {
     "gradient_accumulation_steps": _accumulate,
     "optimizer": _optimizer,
     "learning_rate_scheduler": _schedule,
-    "learning_rate_warmup_epochs": _warmup_epochs,
+    "learning_rate_warmup_epochs": _to("scheduler.warmup_epochs"),
     "use_mixed_precision": _precision,
+    "compile": _compile,
     "early_stop": _early_stop,
     "gradient_clipping": _clipping,
 }

@@ -135,8 +135,23 @@ def test_several_inputs_and_several_outputs() -> None:
             {"lr": 0.1, "scheduler": "cosine", "scheduler.final_factor": pytest.approx(0.1)},
         ),
         ({"trainer": {"learning_rate_scheduler": {"warmup_fraction": 0.2}}}, {"scheduler.warmup": 0.2}),
-        ({"trainer": {"epochs": 10, "learning_rate_warmup_epochs": 1}}, {"epochs": 10, "scheduler.warmup": 0.1}),
+        ({"trainer": {"epochs": 10, "learning_rate_warmup_epochs": 1}}, {"epochs": 10, "scheduler.warmup_epochs": 1}),
         ({"trainer": {"optimizer": {"type": "sgd", "momentum": 0.8}}}, {"optimizer": "sgd", "optimizer.momentum": 0.8}),
+        (
+            {"trainer": {"optimizer": {"type": "adagrad", "weight_decay": 0.1}}},
+            {
+                **{"optimizer": "adam", "optimizer._target_": "torch.optim.Adagrad", "~optimizer.betas": None},
+                "optimizer.weight_decay": 0.1,
+            },
+        ),
+        (
+            {"trainer": {"learning_rate_scheduler": {"reduce_on_plateau": 2, "reduce_on_plateau_patience": 3}}},
+            {"scheduler": "plateau", "scheduler.patience": 3},
+        ),
+        (
+            {"trainer": {"learning_rate_scheduler": {"decay": "linear", "warmup_fraction": 0.1}}},
+            {"scheduler": "polynomial", "scheduler.warmup": 0.1},
+        ),
         ({"random_seed": 7}, {"seed": 7}),
         ({"encoder": "resnet"}, {"encoder": "resnet"}),
         ({"encoder": {"type": "resnet", "resnet_size": 50}}, {"encoder": "resnet_legacy"}),
