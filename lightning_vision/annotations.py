@@ -241,6 +241,8 @@ def _below(kind: Kind, other: str, node: Mapping[str, Any]) -> Kind:
         return kind.allows(value) and (not _number(value) or value < limit)
 
     example = next((x for x in (kind.example, limit / 2, limit - 1) if x is not None and allows(x)), None)
+    if example is None:  # nothing goes with the other one, so that it is wrong
+        return kind
     return Kind(f"{kind.text} and less than {other} ({limit})", allows, example, kind.options)
 
 

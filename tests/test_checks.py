@@ -93,6 +93,18 @@ def test_annotations(i: int, package: str) -> None:
     assert [v for v in refused if kind.allows(v)] == []
 
 
+def test_of_two_numbers_that_do_not_go_together_the_wrong_one_is_named() -> None:
+    for word, key, better in (
+        ("min=3", "min", "0.5"),
+        ("max=0.2", "min", "0.1"),
+        ("max=0", "max", "2.0"),
+        ("max=much", "max", "2.0"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            compose(["augmentation=random_gamma", f"augmentation.random_gamma.{word}"])
+        assert caught.value.overrides == [f"augmentation.random_gamma.{key}={better}"]
+
+
 @cache
 def _default() -> dict[str, Any]:
     return plain(compose())
