@@ -125,6 +125,23 @@ def test_resume_from_any_step_is_exact(
         assert resumed.seen == whole.seen[steps:], steps
 
 
+def test_resume_among_the_repeats_of_an_image_is_exact(files: list[str], tmp_path: Path) -> None:
+    def fitted(*callbacks: Callback, ckpt: Path | None = None) -> Recorder:
+        module, data = Recorder(), data_of(files)
+        data.repeats, data.num_items_per_epoch = 3, 20
+        trainer = trainer_of(tmp_path, *callbacks, max_epochs=3, num_sanity_val_steps=0)
+        trainer.fit(module, data, ckpt_path=None if ckpt is None else str(ckpt))
+        return module
+
+    whole = fitted(keep_all(tmp_path / "c", every_n_train_steps=1))
+    assert [epoch for epoch, _ in whole.seen] == [0] * 5 + [1] * 5 + [2] * 5
+    counts = np.bincount([row for _, rows in whole.seen for row in rows], minlength=TRAIN)
+    assert counts.sum() == 60
+    assert counts.max() - counts.min() <= 3
+    for steps in (5, 7):
+        assert fitted(ckpt=tmp_path / "c" / f"step={steps}.ckpt").seen == whole.seen[steps:]
+
+
 @pytest.mark.parametrize("when", [{"save_on_train_epoch_end": True}, {"save_on_train_epoch_end": False}])
 def test_resume_from_the_end_of_an_epoch(files: list[str], tmp_path: Path, when: dict[str, Any]) -> None:
     checkpoint = keep_all(tmp_path / "c", every_n_epochs=1, **when)
