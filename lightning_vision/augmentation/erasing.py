@@ -66,18 +66,38 @@ class RandomErasing(nn.Module):
             generator: Source of the draws, on the CPU.
         """
         count, channels, height, width = image.shape
-        top, left, tall, wide = self.boxes(count, height, width, generator).to(image.device, non_blocking=True).T
-        rows, columns = (torch.arange(side, device=image.device) for side in (height, width))
-        rows = (rows >= top[:, None]) & (rows < (top + tall)[:, None])
-        columns = (columns >= left[:, None]) & (columns < (left + wide)[:, None])
-        hidden = (rows[:, :, None] & columns[:, None])[:, None].expand(-1, channels, -1, -1)
-        if channels in (2, 4):
-            colour = torch.arange(channels, device=image.device) < channels - 1
-            hidden = hidden & colour.view(1, -1, 1, 1)
+        boxes = self.boxes(count, height, width, generator)
+        colours = channels - 1 if channels in (2, 4) else channels
+        erase = self._one_by_one if image.device.type == "cpu" else self._at_once
+        return erase(image, boxes, colours, generator), target
+
+    def _one_by_one(self, image: Tensor, boxes: Tensor, colours: int, generator: torch.Generator) -> Tensor:
+        """On a processor blocks of memory are written in a tenth of the time of a look at every pixel."""
+        erased = image.clone()
+        for one, (top, left, height, width) in zip(erased, boxes.tolist(), strict=True):
+            if height:
+                part = one[:colours, top : top + height, left : left + width]
+                part.copy_(self._values(part.shape, part.device, generator))
+        return erased
+
+    def _at_once(self, image: Tensor, boxes: Tensor, colours: int, generator: torch.Generator) -> Tensor:
+        """The same for the whole batch: on a GPU, without waiting for it."""
+        top, left, tall, wide = boxes.to(image.device, non_blocking=True).T[..., None]
+        channel, row, column = (torch.arange(side, device=image.device) for side in image.shape[1:])
+        rows, columns = (row >= top) & (row < top + tall), (column >= left) & (column < left + wide)
+        hidden = (channel < colours).view(1, -1, 1, 1) & rows[:, None, :, None] & columns[:, None, None]
+        there = torch.Generator(image.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        values = self._values(image.shape, image.device, there)
+        return torch.where(hidden, values, image)
+
+    def _values(self, shape: torch.Size, device: torch.device, generator: torch.Generator) -> Tensor:
+        """What is written over pixels ``(..., C, H, W)``, or what expands to that."""
         if self.mode == "const":
-            return image.masked_fill(hidden, self.fill), target
-        shape = (count, channels, height, width) if self.mode == "pixel" else (count, channels, 1, 1)
-        return torch.where(hidden, _noise(shape, image.device, generator), image), target
+            return torch.full((), self.fill, dtype=torch.uint8, device=device)
+        size = shape if self.mode == "pixel" else torch.Size((*shape[:-2], 1, 1))
+        # Eight values from one random number, which takes a fifth of the time.
+        drawn = torch.empty((size.numel() + 7) // 8, dtype=torch.int64, device=device)
+        return drawn.random_(-(2**63), None, generator=generator).view(torch.uint8)[: size.numel()].view(size)
 
     def boxes(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
         """Draw rectangles: whole pixels, int64 ``(count, 4)`` of top, left, height, width; without area for none."""
@@ -93,14 +113,6 @@ class RandomErasing(nn.Module):
         corner = (place * (whole - sides + 1)).floor()
         done = (chosen & fits.any(1))[:, None]
         return torch.cat((corner, sides), 1).where(done, 0.0).long()
-
-
-def _noise(shape: tuple[int, ...], device: torch.device, generator: torch.Generator) -> Tensor:
-    """Even noise, uint8, drawn on the device: eight values from one random number, which takes a fifth of the time."""
-    there = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
-    size = math.prod(shape)
-    drawn = torch.empty((size + 7) // 8, dtype=torch.int64, device=device)
-    return drawn.random_(-(2**63), None, generator=there).view(torch.uint8)[:size].view(shape)
 
 
 def _ordered(low: float, high: float, name: str) -> tuple[float, float]:

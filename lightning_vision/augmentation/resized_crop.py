@@ -70,8 +70,8 @@ class RandomResizedCrop(nn.Module):
             top, left, tall, wide = boxes.long().to(target.device, non_blocking=True).split(1, 1)
             y = top + (2 * torch.arange(height, device=target.device) + 1) * tall // (2 * height)
             x = left + (2 * torch.arange(width, device=target.device) + 1) * wide // (2 * width)
-            samples = torch.arange(count, device=target.device)[:, None, None]
-            target = target[samples, y[:, :, None], x[:, None]]
+            rows = target.gather(1, y[:, :, None].expand(-1, -1, old[1]))
+            target = rows.gather(2, x[:, None].expand(-1, height, -1))
         return cropped, target
 
     def boxes(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -24,6 +25,8 @@ def test_what_is_hidden_is_the_rectangle_that_was_drawn(channels: int) -> None:
     erase = RandomErasing(p=0.6, fill=9)
     new, _ = erase(black(channels=channels), None, seeded())
     colours = channels - (channels in (2, 4))
+    together = erase._at_once(black(channels=channels), erase.boxes(50, 20, 30, seeded()), colours, seeded())
+    assert torch.equal(together, new)
     for one, (top, left, height, width) in zip(new, erase.boxes(50, 20, 30, seeded()).tolist(), strict=True):
         expected = torch.zeros(channels, 20, 30, dtype=torch.uint8)
         expected[:colours, top : top + height, left : left + width] = 9
@@ -49,16 +52,21 @@ def test_rectangles_are_drawn_as_timm_draws_them() -> None:
     assert not RandomErasing(1, 0.9, 1.0, 4.0, 5.0).boxes(9, 400, 300, seeded()).any()
 
 
-def test_modes() -> None:
-    area = {"p": 1.0, "min_area": 0.3, "max_area": 0.4}
-    colour = RandomErasing(**area, mode="rand")(black(), None, seeded())[0]  # type: ignore[arg-type]
+@pytest.mark.parametrize("way", ["_one_by_one", "_at_once"])
+def test_modes(way: str) -> None:
+    def erased(mode: Literal["rand", "pixel"], count: int = 50) -> torch.Tensor:
+        erase = RandomErasing(1.0, 0.3, 0.4, mode=mode)
+        boxes = erase.boxes(count, 20, 30, seeded())
+        return getattr(erase, way)(black(count), boxes, 3, seeded())
+
+    colour = erased("rand")
     assert all(len(channel.unique()) <= 2 for one in colour for channel in one), "one value each"
     assert len(colour.amax((2, 3)).unique()) > 40
-    noise = RandomErasing(**area, mode="pixel")(black(400), None, seeded())[0]  # type: ignore[arg-type]
+    noise = erased("pixel", 400)
     values = noise[noise > 0].double()
     assert values.mean().item() == pytest.approx(128, abs=1)
     assert values.std().item() == pytest.approx(255 / math.sqrt(12), abs=1)
-    assert torch.equal(RandomErasing(**area, mode="pixel")(black(400), None, seeded())[0], noise)  # type: ignore[arg-type]
+    assert torch.equal(erased("pixel", 400), noise)
 
 
 def test_targets_stay_and_each_image_of_a_sample_is_drawn_by_itself() -> None:
