@@ -118,15 +118,21 @@ def fit(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> Res
     from lightning_vision.interruption import interruptible
     from lightning_vision.reports.run import report_figures, report_pictures
     from lightning_vision.reports.training import training_lines
+    from lightning_vision.tuning.run import prepare, tune, wanted
 
     module, data = _build(plan)
     runfolder.start(folder, plan)
     garbage.release()
+    tuned = []
+    if wanted(plan.config):
+        tuned = tune(plan, module, data)
+        runfolder.start(folder, plan)
     trainer = build_trainer(plan.config)
+    prepare(module, trainer)
     if trainer.is_global_zero:
         if resumed is not None:
             runfolder.carry_on(Path(resumed), folder)
-        runfolder.announce(plan, module, data)
+        runfolder.announce(plan, module, data, tuned)
     try:
         with interruptible(trainer):
             trainer.fit(module, data, ckpt_path=None if resumed is None else runfolder.find_checkpoint(resumed))
@@ -152,7 +158,7 @@ def fit(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> Res
         metrics |= _evaluate(trainer, module, data, split)
     bad = data.bad
     if trainer.is_global_zero:
-        print("\n".join(training_lines(module)))
+        print("\n".join([*training_lines(module), *tuned]))
         if scored:
             report_figures(folder, module, data, split, metrics)
         else:

@@ -155,6 +155,9 @@ def upgrade(checkpoint: dict[str, Any]) -> None:
         scheduler = kept.get("config", {}).get("scheduler") or {}
         if scheduler.get("_target_") in MOVED:
             scheduler["_target_"] = MOVED[scheduler["_target_"]]
+    trainer = kept.get("config", {}).get("trainer", {})
+    if trainer.get("_target_") == "lightning.pytorch.Trainer":
+        trainer["_target_"] = "lightning_vision.trainer.Trainer"
 
 
 def _name_the_output(checkpoint: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from lightning_vision.augmentation.batches import augmented
 from lightning_vision.augmentation.mixing import largest_share
 from lightning_vision.callbacks.unfreeze import FreezeEncoder
 from lightning_vision.checkpoint import pack, put_raw_weights, restore_encoder_weights, upgrade
+from lightning_vision.compiled import compiled_steps
 from lightning_vision.data.embeddings import EmbeddingCache
 from lightning_vision.decoders.base import Decoder
 from lightning_vision.encoders.base import Encoder
@@ -47,17 +48,20 @@ class Normalize(nn.Module):
     def __init__(self, stats: PixelStats) -> None:
         super().__init__()
         mean, std = torch.tensor(stats.mean), torch.tensor(stats.std)
+        self.memory_format = torch.contiguous_format
         self.register_buffer("scale", (1 / (255 * std)).view(1, -1, 1, 1))
         self.register_buffer("shift", (-mean / std).view(1, -1, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         """Normalise ``(B, C, H, W)`` uint8 in [0, 255], or float in [0, 1], to float32."""
         if image.dtype != torch.uint8:
-            return image.to(self.scale.dtype).mul(self.scale * 255).add_(self.shift)
+            pixels = image.to(self.scale.dtype, memory_format=self.memory_format)
+            return pixels.mul(self.scale * 255).add_(self.shift)
         if image.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return image.to(self.scale.dtype).mul_(self.scale).add_(self.shift)
+            pixels = image.to(self.scale.dtype, memory_format=self.memory_format)
+            return pixels.mul_(self.scale).add_(self.shift)
         # As many images at once as stay in the processor's cache from one operation to the next.
-        pixels = torch.empty(image.shape, dtype=self.scale.dtype)
+        pixels = torch.empty(image.shape, dtype=self.scale.dtype, memory_format=self.memory_format)
         count = max(1, IN_CACHE // max(1, image[:1].numel()))
         for part, source in zip(pixels.split(count), image.split(count), strict=True):
             part.copy_(source).mul_(self.scale).add_(self.shift)
@@ -130,6 +134,9 @@ class VisionModule(LightningModule):
         self.encoder_rates: list[float] = []
         # The features of a frozen encoder, where a fit reads them instead of computing them anew in every epoch.
         self.embeddings: EmbeddingCache | None = None
+        # Whether a fit compiles its steps; and the methods that are then called in their place, by name.
+        self.compiles_steps = False
+        self.compiled: dict[str, Callable[..., Any]] = {}
 
     # Its outputs
 
@@ -222,10 +229,15 @@ class VisionModule(LightningModule):
         else:
             pixels = self.normalize(batch["image"])
             if self.encoder.trainable:
-                return self._outputs_of(pixels), pixels, self._outputs_of
-            features, size = self.encode(pixels), (pixels.shape[-2], pixels.shape[-1])
+                return self._way("_outputs_of")(pixels), pixels, self._outputs_of
+            features, size = self._way("encode")(pixels), (pixels.shape[-2], pixels.shape[-1])
         embedding = cast("Tensor | None", features.get("embedding"))
-        return self.decode(features, size), embedding, lambda x: self.decode({**features, "embedding": x}, size)
+        outputs = self._way("decode")(features, size)
+        return outputs, embedding, lambda x: self.decode({**features, "embedding": x}, size)
+
+    def _way(self, name: str) -> Callable[..., Any]:
+        """A method, or in training steps its compiled form."""
+        return self.compiled[name] if self.training and name in self.compiled else getattr(self, name)
 
     def _score(self, outputs_of: Outputs, name: str, inputs: Tensor) -> Tensor:
         """What a head makes of inputs that are no images of the data: running statistics do not learn from them."""
@@ -239,6 +251,19 @@ class VisionModule(LightningModule):
                 norm.track_running_stats = True  # type: ignore[assignment]
 
     # Training
+
+    def use_channels_last(self) -> None:
+        """Keep kernels and pixels with the channels innermost. What is computed and saved stays the same."""
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.normalize.memory_format = torch.channels_last
+
+    def on_fit_start(self) -> None:
+        """Compile the steps where that is wanted. Only now: compiled functions cannot be sent to other processes."""
+        self.compiled = compiled_steps(self) if self.compiles_steps else {}
+
+    def on_fit_end(self) -> None:
+        """Leave the module as it was."""
+        self.compiled = {}
 
     @torch.no_grad()
     def on_train_start(self) -> None:

@@ -77,8 +77,8 @@ def carry_on(checkpoint: Path, folder: Path) -> None:
         _write(folder / "metrics.csv", table.read_text(encoding="utf-8"))
 
 
-def announce(plan: Plan, module: VisionModule, data: VisionDataModule) -> None:
-    """Say in a few lines what is going to be trained on what."""
+def announce(plan: Plan, module: VisionModule, data: VisionDataModule, tuned: Sequence[str] = ()) -> None:
+    """Say in a few lines what is going to be trained on what, and what the run found out for itself before."""
     counts = plan.index.counts()
     geometry, target = plan.geometry, plan.target
     total = sum(p.numel() for p in module.parameters())
@@ -98,6 +98,8 @@ def announce(plan: Plan, module: VisionModule, data: VisionDataModule) -> None:
     frozen = encoder.get("trainable") is False
     if frozen and cached in plan.reasons and module.embeddings is None:
         print(f"       the encoder's features are not cached: {plan.reasons[cached]}")
+    for line in tuned:
+        print(line)
     print(f"run    {plan.config['output_dir']}", flush=True)
     fixed = frozen or encoder.get("adapter") is not None
     if fixed and not encoder.get("skip") and module.encoder.weights_origin == "random" and not plan.encoder_rebuild:

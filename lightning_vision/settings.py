@@ -27,6 +27,9 @@ OWN_OF_OTHER_DATA = ("missing_value_strategy", "fill_value")
 RESUMED_PREPROCESSING = (*OWN_PREPROCESSING, "cache_encoder_embeddings", "embedding_cache_limit")
 # What may change when a run goes on; with anything else it would be another run.
 OWN_WHEN_RESUMED = ("epochs", "data", "trainer", "callbacks", "logger")
+# Settings of the trainer that are measured where they are auto, with the plain value; and those that ask for a search.
+MEASURED = {"precision": "32-true", "channels_last": False, "compile": False}
+FOUND = ("find_batch_size", "find_lr")
 PLACES = ("action", "checkpoint", "source", "output_dir")
 
 
@@ -117,6 +120,12 @@ def for_resume(saved: Mapping[str, Any], given: Mapping[str, Any], keys: Sequenc
             )
     if "trainer.max_epochs" not in keys:
         merged["trainer"]["max_epochs"] = merged["epochs"]
+    # What a run finds out for itself, it found out when it began.
+    for name, value in merged["trainer"].items():
+        if value == "auto" and name in MEASURED:
+            merged["trainer"][name] = saved["trainer"].get(name, MEASURED[name])
+        elif value is True and name in FOUND:
+            merged["trainer"][name] = False
     if merged["preprocessing"].get("cache_encoder_embeddings") and "preprocessing.cache_encoder_embeddings" not in keys:
         merged["preprocessing"]["cache_encoder_embeddings"] = None  # whether there is room is asked anew
     if "preprocessing" in whole_groups:

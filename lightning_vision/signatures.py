@@ -242,10 +242,25 @@ def _is_static(method: ast.FunctionDef) -> bool:
 
 
 def _constructor(node: ast.ClassDef, module: Module, hops: int = 0) -> tuple[dict[str, Parameter], bool]:
-    """Return the arguments of a class: of its ``__init__``, its dataclass fields, or its base class."""
+    """Return the arguments of a class: of its ``__init__``, its dataclass fields, or its base class.
+
+    A class that says ``rest_to_base = True`` hands its ``**kwargs`` to its base class: they are that one's arguments.
+    """
     for statement in node.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
-            return _arguments(statement, module, skip=True)
+            own, takes_any = _arguments(statement, module, skip=True)
+            if not takes_any or not _constants(node, module).get("rest_to_base"):
+                return own, takes_any
+            inherited, takes_any = _inherited(node, module, hops)
+            return own | {name: p for name, p in inherited.items() if name not in own}, takes_any
+    inherited, takes_any = _inherited(node, module, hops)
+    if any(dotted(d.func if isinstance(d, ast.Call) else d).endswith("dataclass") for d in node.decorator_list):
+        inherited.update(_fields(node, module))
+    return inherited, takes_any
+
+
+def _inherited(node: ast.ClassDef, module: Module, hops: int) -> tuple[dict[str, Parameter], bool]:
+    """Return the arguments of the base classes."""
     inherited: dict[str, Parameter] = {}
     takes_any = False
     for base in reversed(node.bases):
@@ -259,8 +274,6 @@ def _constructor(node: ast.ClassDef, module: Module, hops: int = 0) -> tuple[dic
         more, any_more = _constructor(found[1], found[0], hops + 1)
         inherited.update(more)
         takes_any = takes_any or any_more
-    if any(dotted(d.func if isinstance(d, ast.Call) else d).endswith("dataclass") for d in node.decorator_list):
-        inherited.update(_fields(node, module))
     return inherited, takes_any
 
 

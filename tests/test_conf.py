@@ -49,7 +49,10 @@ def test_the_first_line_says_what_it_is(file: Path) -> None:
 def test_keys_and_defaults_are_the_constructors(file: Path, part: dict[str, Any]) -> None:
     module_name, _, class_name = part["_target_"].rpartition(".")
     target = getattr(importlib.import_module(module_name), class_name)
-    signature = inspect.signature(target).parameters
+    signature = dict(inspect.signature(target).parameters)
+    if getattr(target, "rest_to_base", False):
+        # The other arguments are those of its base class, and any of them can be added with a +.
+        assert signature.popitem()[1].kind == inspect.Parameter.VAR_KEYWORD
     settings = {k: v for k, v in part.items() if k not in ATTRIBUTES}
     if not module_name.startswith("lightning_vision"):
         assert set(settings) <= set(signature) or any(p.kind == p.VAR_KEYWORD for p in signature.values())
