@@ -256,11 +256,9 @@ def _left_over(
 def _unknown_setting(
     key: str, name: str, node: Mapping[str, Any], signature: Signature, choices: Mapping[str, Any]
 ) -> ConfigError:
-    tree: dict[str, Any] = {
-        p.name: node.get(p.name, None if p.default in (REQUIRED, COMPUTED) else p.default)
-        for p in signature.parameters.values()
-        if p.name not in signature.injected
-    }
+    # Arguments that the part does not have must be added, with a +.
+    names = [p.name for p in signature.parameters.values() if p.name not in signature.injected and p.name in node]
+    tree: dict[str, Any] = {"_target_": signature.target, **{p: node[p] for p in names}}
     for part in reversed(key.split(".")):
         tree = {part: tree}
     return unknown_key(f"{key}.{name}", node[name], tree, choices)

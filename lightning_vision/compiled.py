@@ -45,12 +45,13 @@ def require_compiler(device: torch.device) -> None:
     except Exception as error:  # dynamo and the compilers behind it raise nearly every type
         raise ConfigError(
             "torch.compile does not work on this machine.",
-            given=f"trainer.compile=true ({first_line(error)})",
+            given=f"trainer.compile=true ({first_lines(error)})",
             expected="a C++ compiler for the CPU, Triton for CUDA",
             override="trainer.compile=false",
         ) from error
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error that says something."""
-    return next((line.strip() for line in str(error).split("\n") if line.strip()), type(error).__name__)[:200]
+def first_lines(error: Exception) -> str:
+    """What an error says first; behind dynamo's own line stands that of the compiler."""
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+    return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])[:300] or type(error).__name__

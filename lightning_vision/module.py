@@ -254,7 +254,7 @@ class VisionModule(LightningModule):
 
     def use_channels_last(self) -> None:
         """Keep kernels and pixels with the channels innermost. What is computed and saved stays the same."""
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
         self.normalize.memory_format = torch.channels_last
 
     def on_fit_start(self) -> None:

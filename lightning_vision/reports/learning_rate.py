@@ -35,10 +35,11 @@ def plot_learning_rate(curve: Curve, out: Path) -> None:
     ax.plot(curve.rates[:count], smooth, color=_SMOOTH, linewidth=1.8, label="running mean")
     title = "no rate made the loss fall"
     if curve.chosen is not None:
-        title = f"lr={curve.chosen:.2g}"
-        at = min(range(count), key=lambda i: abs(math.log(curve.rates[i] / curve.chosen)))
-        ax.axvline(curve.chosen, color=_CHOSEN, linestyle=":", linewidth=1.2)
-        ax.plot([curve.chosen], [smooth[at]], "o", color=_CHOSEN, markersize=7, zorder=5, label="chosen")
+        chosen = curve.chosen
+        title = f"lr={chosen:.2g}"
+        at = min(range(count), key=lambda i: abs(math.log(curve.rates[i] / chosen)))
+        ax.axvline(chosen, color=_CHOSEN, linestyle=":", linewidth=1.2)
+        ax.plot([chosen], [smooth[at]], "o", color=_CHOSEN, markersize=7, zorder=5, label="chosen")
     if smooth:
         # The last losses may be thousands of times the first.
         low, high = min(smooth), max(smooth[: max(1, count // 2)])

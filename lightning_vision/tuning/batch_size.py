@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +110,7 @@ class _Step:
         precision = config["trainer"].get("precision", "32-true")
         self.plugin = trial_trainer(config, precision=precision, max_steps=1).precision_plugin
         self.device = device
-        self.copy = self.plugin.convert_module(copy_of(module).to(device)).train()
+        self.copy = cast(VisionModule, self.plugin.convert_module(copy_of(module).to(device))).train()
         if self.copy.views == 1:
             self.copy.augmentation = nn.ModuleList()
         self.trained_bytes = sum(p.nbytes for p in self.copy.parameters() if p.requires_grad)
@@ -172,7 +172,7 @@ def _of_size(batch: Batch, size: int) -> Batch:
         assert isinstance(value, Tensor)
         return value[torch.arange(size) % len(value)]
 
-    return resized(batch)  # type: ignore[no-any-return]
+    return cast(Batch, resized(batch))
 
 
 def _power_of_two(number: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ParallelStrategy
@@ -143,5 +143,5 @@ def _agreed(
         choices, reasons = json.loads(os.environ[CHOICES])
         return choices, reasons
     strategy.setup_environment()  # the run's own trainer finds the processes connected
-    found = choose() if probe.is_global_zero else None
-    return probe.strategy.broadcast(found)
+    chosen = choose() if probe.is_global_zero else None
+    return cast("tuple[dict[str, Any], dict[str, str]]", strategy.broadcast(chosen))

@@ -23,6 +23,7 @@ NOT_IN_TRIALS = (
     *("max_time", "fast_dev_run", "min_steps", "min_epochs", "max_steps", "limit_val_batches", "num_sanity_val_steps"),
     *("val_check_interval", "check_val_every_n_epoch", "logger", "callbacks", "profiler", "enable_checkpointing"),
     *("enable_progress_bar", "enable_model_summary", "barebones", "limit_train_batches", "overfit_batches"),
+    "sync_batchnorm",
 )
 
 

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from lightning_vision.compiled import compiled_steps, first_line
+from lightning_vision.compiled import compiled_steps, first_lines
 from lightning_vision.data.datamodule import VisionDataModule
 from lightning_vision.module import VisionModule
 from lightning_vision.tuning.trial import copy_of, first_batches, steps_of_run, trial_trainer
@@ -114,7 +114,7 @@ class Steps:
                 copy.augmentation = nn.ModuleList()
             if way.channels_last:
                 copy.use_channels_last()
-            copy = plugin.convert_module(copy).train()
+            copy = cast(VisionModule, plugin.convert_module(copy)).train()
             copy.compiled = compiled_steps(copy) if way.compile else {}
             self._open[way] = copy, plugin
         return self._open[way]
@@ -252,7 +252,7 @@ def _compiled(steps: Steps, best: Way, rounds: int, total: float) -> tuple[Way, 
             steps.once(best, turn)
             steps.once(way, turn)
     except Exception as error:  # dynamo and the compilers behind it raise nearly every type
-        return best, f"compiling fails here: {first_line(error)}"
+        return best, f"compiling fails here: {first_lines(error)}"
     finally:
         steps.close(way)
         with suppress(AttributeError):
