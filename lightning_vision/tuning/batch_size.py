@@ -6,6 +6,7 @@ Here the memory of small steps is measured and extended in a straight line, and 
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,13 +58,13 @@ def find_batch_size(
         ConfigError: Not even one image fits, or nothing tells how much memory is free.
     """
     rows = len(data.index.rows("train"))
-    batch = first_batches(data, 1, min(max(MEASURED), rows))[0]
+    batch = first_batches(data, 1, min(max(MEASURED), rows), training=module.views > 1)[0]
     step = _Step(module, config, device)
     small, large = (step.memory(_of_size(batch, size)) for size in MEASURED)
     each = max(1.0, (large - small) / (MEASURED[1] - MEASURED[0]))
     fixed = max(0.0, small - each * MEASURED[0]) + OF_OPTIMIZER * step.trained_bytes
     if device.type == "cpu":
-        each += WAITING * batch["image"][0].nbytes
+        each += WAITING * math.prod(data.train_geometry.shape)
     free = _free(device)
     if free is None:
         raise ConfigError(

@@ -98,7 +98,9 @@ def find_lr(config: Mapping[str, Any], module: VisionModule, data: VisionDataMod
     """
     model, test = copy_of(module), _RangeTest(steps)
     own = VisionDataModule(
-        data.index, data.geometry, _decoding_as_it_goes(data), data.batch_size, data.seed, data.eval_batch_size
+        *(data.index, data.geometry, _decoding_as_it_goes(data), data.batch_size, data.seed, data.eval_batch_size),
+        repeats=data.repeats,
+        num_items_per_epoch=data.num_items_per_epoch,
     )
     trainer = trial_trainer(config, max_steps=steps, callbacks=[test])
     with interruptible(trainer):

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from lightning_vision.config import instantiate
 from lightning_vision.data.datamodule import VisionDataModule
-from lightning_vision.data.loader import ShuffledOrder
+from lightning_vision.data.order import ShuffledOrder
 from lightning_vision.module import VisionModule
 from lightning_vision.types import Batch
 
@@ -51,19 +51,20 @@ def trial_trainer(config: Mapping[str, Any], **changes: Any) -> Trainer:
     return cast(Trainer, instantiate({**node, **silent, **changes}))
 
 
-def first_batches(data: VisionDataModule, count: int, size: int | None = None) -> list[Batch]:
-    """Some full batches of training rows, the first ones of a run, on the CPU."""
+def first_batches(data: VisionDataModule, count: int, size: int | None = None, training: bool = False) -> list[Batch]:
+    """Some full batches of training rows, the first ones of a run, on the CPU; ``training``: for an augmentation."""
     rows, size = data.index.rows("train"), data.batch_size if size is None else size
     rows = rows[ShuffledOrder(len(rows), data.seed).order()]
     full = max(1, min(count, len(rows) // size))
-    return [data.batch(rows[i * size : (i + 1) * size]) for i in range(full)]
+    return [data.batch(rows[i * size : (i + 1) * size], training) for i in range(full)]
 
 
-def steps_of_run(config: Mapping[str, Any], rows: int) -> float:
+def steps_of_run(config: Mapping[str, Any], data: VisionDataModule) -> float:
     """Training steps (batches) of the whole run; infinite where nothing limits them."""
     trainer = config["trainer"]
     limit, epochs = trainer.get("limit_train_batches"), trainer.get("max_epochs")
-    batches: float = math.ceil(rows / config["batch_size"])
+    items = len(data.index.rows("train")) if data.num_items_per_epoch is None else data.num_items_per_epoch
+    batches: float = math.ceil(items / config["batch_size"])
     if limit is not None:
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     steps = batches * (math.inf if epochs in (None, -1) else epochs)

@@ -163,12 +163,12 @@ def choose_way(
         settings.get("channels_last") is True,
     )
     ways = _ways(plain, asked, device)
-    total = steps_of_run(config, len(data.index.rows("train")))
+    total = steps_of_run(config, data)
     rounds = MOST if math.isinf(total) else min(MOST, int(SHARE * total / len(ways)) - 1)
     why = _nothing_to_measure(module, device, rounds, total)
     best, reasons = plain, {}
     if why is None:
-        steps = Steps(module, first_batches(data, FEWEST), config, device)
+        steps = Steps(module, first_batches(data, FEWEST, training=module.views > 1), config, device)
         _measure(steps, ways, rounds)
         for way in ways[1:]:
             if steps.results[way].median < (1 - GAIN) * steps.results[best].median:

@@ -75,7 +75,7 @@ def test_the_largest_that_fits_and_no_more_than_there_are(
     step, batch = _Step(module, plan.config, CPU), first_batches(data, 1, 8)[0]
     assert 1 <= found.batch_size < 16
     room = batch_size.SHARE * free - batch_size.OF_OPTIMIZER * step.trained_bytes
-    pixels = batch_size.WAITING * batch["image"][0].nbytes
+    pixels = batch_size.WAITING * 3 * 32 * 40
 
     def fits(size: int) -> bool:
         return step.memory(_of_size(batch, size)) + pixels * size <= room * 1.02

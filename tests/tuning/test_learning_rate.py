@@ -55,7 +55,7 @@ def test_the_search_leaves_nothing_but_the_rate(
     assert config["optimizer"]["lr"] == rate != 1e-3
     assert config["trainer"]["find_lr"] is False
     assert found.module.config == config
-    assert (tmp_path / "found" / "plots" / "learning_rate.png").stat().st_size > 5000
+    assert (tmp_path / "found" / "plots" / "learning_rate.png").is_file()
     # The same run with that rate typed: same weights, same table, same files but for the picture.
     lv.fit(**settings(table, tmp_path / "typed", lr=rate))
     one, two = (torch.load(tmp_path / f / "checkpoints" / "last.ckpt", weights_only=True) for f in ("found", "typed"))

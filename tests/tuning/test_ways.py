@@ -56,10 +56,14 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_a_measured_run_that_stays_plain_is_the_plain_run(
     table: Path, tmp_path: Path, long_run: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lv.fit(**settings(table, tmp_path / "plain", **{"augmentation": "flip", "trainer.deterministic": True}))
+    lv.fit(
+        **settings(
+            table, tmp_path / "plain", **{"augmentation": "random_horizontal_flip", "trainer.deterministic": True}
+        )
+    )
     monkeypatch.setattr(ways, "GAIN", 1.0)  # nothing is that fast
     capsys.readouterr()
-    lv.fit(**settings(table, tmp_path / "auto", **{"augmentation": "flip", **AUTO}))
+    lv.fit(**settings(table, tmp_path / "auto", **{"augmentation": "random_horizontal_flip", **AUTO}))
     said = capsys.readouterr().out
     assert said.count("precision: 32-true, channels_last: false (no other is faster by 100%; 3 steps each, CPU") == 2
     plain, auto = weights(tmp_path / "plain"), weights(tmp_path / "auto")
