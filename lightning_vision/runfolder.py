@@ -91,6 +91,9 @@ def announce(plan: Plan, module: VisionModule, data: VisionDataModule, tuned: Se
         f"       {geometry.height} x {geometry.width} pixels{larger}, {geometry.num_channels} channels, "
         + (f"{target.num_classes} classes" if target.num_classes else "no labels")
     )
+    if data.repeats > 1 or data.num_items_per_epoch is not None:
+        times = f", each drawn image {data.repeats} times" if data.repeats > 1 else ""
+        print(f"       {data.num_items_per_epoch or counts['train']} training images an epoch{times}")
     names = " > ".join([type(module.encoder).__name__, " + ".join(" > ".join(parts) for parts in heads)])
     print(f"model  {names}: {total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained")
     cached = "preprocessing.cache_encoder_embeddings"

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from lightning_vision.assembly import build_data
+from lightning_vision.assembly import build_data, build_module
 from lightning_vision.config import compose
 from lightning_vision.data.index import PackedStrings, SampleIndex
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.errors import ConfigError
 from lightning_vision.resolve import resolve
+from lightning_vision.runfolder import announce
 from lightning_vision.testing.discs import write_discs
 from lightning_vision.training_images import check_train_size
 from lightning_vision.types import Geometry
@@ -63,3 +64,14 @@ def test_training_images_of_another_size_must_be_cropped(table: Path) -> None:
     check_train_size(config, Geometry(24, 32, 3), Geometry(40, 40, 3))
     with pytest.raises(ConfigError, match="augmentation none"):
         check_train_size({**config, "augmentation": {}}, Geometry(24, 32, 3), Geometry(40, 40, 3))
+
+
+def test_a_run_says_what_is_asked_of_training_images(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data=table", "decoder=classifier", "image_size=[24,32]", "augmentation=random_resized_crop"]
+    values = {"data.path": str(table), "preprocessing.train_size": [30, 32], "repeats": 3}
+    plan = resolve(compose(words, values))
+    module = build_module(plan)
+    announce(plan, module, build_data(plan.index, plan.geometry, plan.preprocessing, plan.config))
+    said = capsys.readouterr().out
+    assert "24 x 32 pixels (cut out of 30 x 32 in training)" in said
+    assert f"{plan.index.counts()['train']} training images an epoch, each drawn image 3 times" in said
