@@ -111,7 +111,7 @@ def _mixed_maps(target: Tensor, mix: Mix, spec: TargetSpec) -> Tensor:
 def _probabilities(target: Tensor, spec: TargetSpec) -> tuple[Tensor, Tensor]:
     """Probabilities ``(B, C, ...)`` of class ids ``(B, ...)``, 0 where they are ignored; and ``(B, 1, ...)``: known."""
     if target.is_floating_point():
-        return target, (target > 0).any(1, keepdim=True)
+        return target, target.amax(1, keepdim=True) > 0
     ids = target.long()[:, None]
     known = torch.ones_like(ids, dtype=torch.bool) if spec.ignore_index is None else ids != spec.ignore_index
     shape = (len(ids), spec.num_classes, *ids.shape[2:])

@@ -154,7 +154,7 @@ class SoftmaxCrossEntropyLoss(Loss):
         some = mass > 0
         loss = self._robust(-(q * log_p).sum() / mass.where(some, 1.0), some)
         if self.confidence_penalty and self.num_classes > 1:
-            counted = (target > 0).any(1)
+            counted = target.amax(1) > 0
             entropy = -(log_p.exp() * log_p).sum(1)
             missing = 1 - (entropy * counted).sum() / (counted.sum().clamp(min=1) * math.log(self.num_classes))
             loss = loss + self.confidence_penalty * missing * counted.any()

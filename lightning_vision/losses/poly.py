@@ -66,4 +66,4 @@ class PolyLoss(Loss):
         q = target.to(log_p.dtype)
         # Where the target is ignored, all of it is 0.
         loss = self.epsilon * q.sum() - (q * (log_p + self.epsilon * log_p.exp())).sum()
-        return self.weight * loss / (q > 0).any(1).sum().clamp(min=1)
+        return self.weight * loss / (q.amax(1) > 0).sum().clamp(min=1)
