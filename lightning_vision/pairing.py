@@ -283,6 +283,12 @@ def check_encoder_training(config: Mapping[str, Any]) -> None:
     """Refuse settings of an encoder's training where it is not trained."""
     encoder = config["encoder"]
     fixed = next((f"encoder.{k}={str(v).lower()}" for k, v in NOT_TRAINED.items() if encoder.get(k) is v), None)
+    if fixed and encoder.get("drop_path"):
+        raise ConfigError(
+            "Stochastic depth is about the training of the encoder, and it is not trained.",
+            given=f"encoder.drop_path={encoder['drop_path']} and {fixed}",
+            override=["encoder.drop_path=null", "encoder.trainable=true encoder.skip=false"],
+        )
     for key, off in (("encoder_layer_decay", None), ("encoder_freeze_epochs", 0)):
         if fixed and config.get(key, off) != off:
             raise ConfigError(

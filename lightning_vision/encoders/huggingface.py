@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar
 from torch import Tensor
 
 from lightning_vision.encoders.base import Encoder
+from lightning_vision.encoders.drop_path import no_stochastic_depth, rates, require_one_rate
 from lightning_vision.encoders.huggingface_families import find_family
 from lightning_vision.encoders.huggingface_load import (
     Pixels,
@@ -33,7 +34,10 @@ from lightning_vision.encoders.huggingface_text import embed_texts
 from lightning_vision.encoders.text import TextClassifier
 from lightning_vision.encoders.weights import adapt_conv_weight
 from lightning_vision.errors import ConfigError
-from lightning_vision.types import FeatureInfo, OptionsFrom
+from lightning_vision.types import Between, FeatureInfo, OptionsFrom
+
+# Types of models with stochastic depth, for the message.
+STOCHASTIC = ("convnext", "convnextv2", "swin", "dinov2", "dinov3_vit", "segformer", "poolformer", "beit")
 
 
 class HuggingFaceEncoder(Encoder):
@@ -63,6 +67,8 @@ class HuggingFaceEncoder(Encoder):
         trainable: False freezes the encoder.
         skip: Leave the encoder out: the image itself is the only map.
         adapter: None, ``lora`` or ``{type: lora, r: 8, alpha: 16, dropout: 0.0}``.
+        drop_path: Stochastic depth: share of the images that leave the last block out in training; it rises from 0 at
+            the first. None: what the weights' own config says.
         keep_head: Keep the classifier of the pretrained weights.
 
     Raises:
@@ -92,6 +98,7 @@ class HuggingFaceEncoder(Encoder):
         trainable: bool = True,
         skip: bool = False,
         adapter: str | dict[str, Any] | None = None,
+        drop_path: Annotated[float, Between(0, 1, high_open=True)] | None = None,
         keep_head: bool = False,
     ) -> None:
         super().__init__(num_channels, trainable, skip, adapter, use_pretrained, saved_weights_in_checkpoint, weights)
@@ -116,6 +123,12 @@ class HuggingFaceEncoder(Encoder):
                 self._config = fetch_config(found, name, model_cache_dir)
             else:
                 self._config = read_config(found, name, beside, model_config, model_cache_dir)
+            own = vision_config(self._config)
+            if drop_path is not None:
+                require_one_rate(drop_path, model_config, "model_config")
+                if not hasattr(own, "drop_path_rate"):
+                    raise no_stochastic_depth(drop_path, own.model_type, STOCHASTIC)
+                own.drop_path_rate = drop_path
             self._keep_head = keep_head and self._has_classifier()
             known = download or Path(self._sources[0]).is_dir()
             self._pixels = read_pixels(self._sources[0], model_cache_dir) if known else Pixels()
@@ -124,6 +137,8 @@ class HuggingFaceEncoder(Encoder):
                 self.model = self._load(loader, name, self.weights_origin, cache_dir=model_cache_dir)
             else:
                 self.model = new_model(self._adapted_config(), self._keep_head)
+        if drop_path and not any(rates(self.model)):
+            raise no_stochastic_depth(drop_path, own.model_type, STOCHASTIC)
         if weights is not None:
             self.load_local_weights(weights)
         self.pixel_stats = (self._pixels.stats or found.stats).for_channels(self.num_channels)

@@ -68,5 +68,5 @@ class LegacyViTEncoder(HuggingFaceEncoder):
             trainable,
             skip,
             adapter,
-            keep_head,
+            keep_head=keep_head,
         )

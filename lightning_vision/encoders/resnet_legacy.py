@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from lightning_vision.encoders.timm import TimmEncoder
 from lightning_vision.errors import ConfigError
+from lightning_vision.types import Between
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ class ResNetLegacy(TimmEncoder):
         trainable: False freezes the encoder.
         skip: Leave the encoder out: the image itself is the only map.
         adapter: None, ``lora`` or ``{type: lora, r: 8, alpha: 16, dropout: 0.0}``.
+        drop_path: Stochastic depth: share of the images that leave the last block out in training; it rises from 0 at
+            the first. None: what the weights' own config says.
         keep_head: Keep the classifier, for ``classify``.
 
     Raises:
@@ -52,6 +55,7 @@ class ResNetLegacy(TimmEncoder):
         trainable: bool = True,
         skip: bool = False,
         adapter: str | dict[str, Any] | None = None,
+        drop_path: Annotated[float, Between(0, 1, high_open=True)] | None = None,
         keep_head: bool = False,
     ) -> None:
         log.warning("encoder=resnet_legacy is deprecated and will be removed: use encoder=resnet")
@@ -79,6 +83,7 @@ class ResNetLegacy(TimmEncoder):
             trainable,
             skip,
             adapter,
+            drop_path,
             keep_head,
         )
 

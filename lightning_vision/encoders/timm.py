@@ -19,16 +19,26 @@ from torch import Tensor, nn
 
 from lightning_vision.encoders.base import Encoder, pad_to_multiple
 from lightning_vision.encoders.conv_block import pair
+from lightning_vision.encoders.drop_path import no_stochastic_depth, rates, require_one_rate
 from lightning_vision.encoders.fixed_size import resize_image, resize_maps
 from lightning_vision.encoders.hub import offline_if_unreachable
 from lightning_vision.encoders.maps import fit_to_centre
 from lightning_vision.encoders.timm_families import UNPUBLISHED, check_family
 from lightning_vision.encoders.weights import adapt_conv_weight, cannot_load, load_strict
 from lightning_vision.errors import ConfigError, listed, nearest
-from lightning_vision.types import IMAGENET_STATS, FeatureInfo, OptionsFrom, PixelStats
+from lightning_vision.types import IMAGENET_STATS, Between, FeatureInfo, OptionsFrom, PixelStats
 
 # Maps that a one-scale model (ViT) returns, from evenly spread depths.
 DEPTHS = 4
+# Some of the many models with stochastic depth, for the message.
+STOCHASTIC = (
+    "resnet50",
+    "convnextv2_tiny",
+    "efficientnet_b0",
+    "vit_small_patch16_224",
+    "caformer_s18",
+    "poolformer_s12",
+)
 # How models that are built for one size are told to take any; the first that a model knows is used.
 ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 # Their final norm belongs to the classifier: timm returns maps without it only.
@@ -71,6 +81,8 @@ class TimmEncoder(Encoder):
         trainable: False freezes the encoder.
         skip: Leave the encoder out: the image itself is the only map.
         adapter: None, ``lora`` or ``{type: lora, r: 8, alpha: 16, dropout: 0.0}``.
+        drop_path: Stochastic depth: share of the images that leave the last block out in training; it rises from 0 at
+            the first. None: what the weights' own config says.
         keep_head: Keep the classifier, for ``classify``.
 
     Raises:
@@ -92,6 +104,7 @@ class TimmEncoder(Encoder):
         trainable: bool = True,
         skip: bool = False,
         adapter: str | dict[str, Any] | None = None,
+        drop_path: Annotated[float, Between(0, 1, high_open=True)] | None = None,
         keep_head: bool = False,
     ) -> None:
         super().__init__(num_channels, trainable, skip, adapter, use_pretrained, saved_weights_in_checkpoint, weights)
@@ -106,7 +119,17 @@ class TimmEncoder(Encoder):
         self._keep_head = keep_head
         self._arguments: dict[str, Any] = {**arguments, **(model_kwargs or {})}
         extra = {"in_chans": self.num_channels} | ({} if keep_head else {"num_classes": 0})
-        self.model: Any = _create(name, download, model_cache_dir, {OVERLAY: cfg, **self._arguments, **extra})
+        require_one_rate(drop_path, model_kwargs, "model_kwargs")
+        if drop_path is not None:
+            self._arguments["drop_path_rate"] = drop_path
+        try:
+            self.model: Any = _create(name, download, model_cache_dir, {OVERLAY: cfg, **self._arguments, **extra})
+        except ConfigError as error:
+            if drop_path is None or "drop_path_rate" not in str(error.__cause__):
+                raise
+            raise no_stochastic_depth(drop_path, model_name, STOCHASTIC) from error
+        if drop_path and not any(rates(self.model)):
+            raise no_stochastic_depth(drop_path, model_name, STOCHASTIC)
         _forget_biases(self.model)
         # What timm and a hub say about the weights and their images; with it a checkpoint needs neither.
         self._cfg: dict[str, Any] = filter_pretrained_cfg(self.model.pretrained_cfg, remove_source=True)

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision import models
+from torchvision.ops import StochasticDepth
 
 from lightning_vision.encoders.base import Encoder
+from lightning_vision.encoders.drop_path import no_stochastic_depth
 from lightning_vision.encoders.maps import fit_to_centre
-from lightning_vision.encoders.torchvision_families import find_model
+from lightning_vision.encoders.torchvision_families import STOCHASTIC, find_model
 from lightning_vision.encoders.torchvision_maxvit import MaxVit
 from lightning_vision.encoders.torchvision_stages import Stages
 from lightning_vision.encoders.torchvision_vit import VisionTransformer
@@ -22,7 +24,7 @@ from lightning_vision.encoders.weights import (
     load_strict,
     without_modules,
 )
-from lightning_vision.types import IMAGENET_STATS, FeatureInfo, OptionsFrom, PixelStats
+from lightning_vision.types import IMAGENET_STATS, Between, FeatureInfo, OptionsFrom, PixelStats
 
 # How the modules of a model are run.
 TRUNKS: dict[str, type[Stages]] = {"stages": Stages, "maxvit": MaxVit, "vit": VisionTransformer}
@@ -52,6 +54,8 @@ class TorchvisionEncoder(Encoder):
         trainable: False freezes the encoder.
         skip: Leave the encoder out: the image itself is the only map.
         adapter: None, ``lora`` or ``{type: lora, r: 8, alpha: 16, dropout: 0.0}``.
+        drop_path: Stochastic depth: share of the images that leave the last block out in training; it rises from 0 at
+            the first. None: what the weights' own config says.
         keep_head: Keep the classifier, for ``classify``.
 
     Raises:
@@ -72,6 +76,7 @@ class TorchvisionEncoder(Encoder):
         trainable: bool = True,
         skip: bool = False,
         adapter: str | dict[str, Any] | None = None,
+        drop_path: Annotated[float, Between(0, 1, high_open=True)] | None = None,
         keep_head: bool = False,
     ) -> None:
         super().__init__(num_channels, trainable, skip, adapter, use_pretrained, saved_weights_in_checkpoint, weights)
@@ -79,7 +84,10 @@ class TorchvisionEncoder(Encoder):
         if self.skip:
             return
         default = models.get_model_weights(spec.builder)["DEFAULT"]
-        self.model = TRUNKS[spec.trunk](models.get_model(spec.builder, weights=None, **spec.build), spec, keep_head)
+        model = models.get_model(spec.builder, weights=None, **spec.build)
+        if drop_path is not None:
+            _set_drop_path(model, drop_path, family)
+        self.model = TRUNKS[spec.trunk](model, spec, keep_head)
         if keep_head:
             self.head_classes = tuple(default.meta["categories"])
         self.pixel_stats = (spec.stats or _stats(default)).for_channels(self.num_channels)
@@ -137,6 +145,16 @@ class TorchvisionEncoder(Encoder):
         maps, embedding = self.model.pyramid(levels), self.model.embed(levels)
         self.train(mode)
         return FeatureInfo(tuple(m.shape[1] for m in maps), self._spec.strides, embedding.shape[1])
+
+
+def _set_drop_path(model: nn.Module, rate: float, family: str) -> None:
+    """Scale the rates of all blocks so that the last one has this: most builders take no rate."""
+    blocks = [block for block in model.modules() if isinstance(block, StochasticDepth)]
+    if not blocks:
+        raise no_stochastic_depth(rate, f"family {family}", STOCHASTIC)
+    highest = max(block.p for block in blocks)
+    for block in blocks:
+        block.p *= rate / highest
 
 
 def _stats(weights: models.WeightsEnum) -> PixelStats:

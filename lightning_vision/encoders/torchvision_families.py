@@ -11,6 +11,9 @@ from lightning_vision.annotations import spelled
 from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.types import HALF_STATS, PixelStats
 
+# Families with stochastic depth.
+STOCHASTIC = ("convnext", "efficientnet", "efficientnetv2", "maxvit", "swin_transformer")
+
 
 @dataclass(frozen=True)
 class Model:
