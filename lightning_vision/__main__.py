@@ -62,7 +62,8 @@ def _run() -> None:
         sys.argv[1:] = line.words
         runs = not ({"-c", "--cfg", "-i", "--info", "-sc", "--hydra-help", "--experimental-rerun"} & set(line.options))
         if line.ludwig is not None:
-            line.ludwig.show(aside=not runs or "report=-" in line.overrides)
+            to_stdout = any(word.replace("'", "") == "report=-" for word in line.overrides)
+            line.ludwig.show(aside=not runs or to_stdout)
         if runs and not line.multirun and "-cp" not in line.options:
             # Once before Hydra runs, so that a mistake leaves no run folder behind.
             from lightning_vision.config import composed

@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning_vision.errors import ConfigError, VisionError
 from lightning_vision.ludwig.config import translate_config
-from lightning_vision.ludwig.translation import Translation
+from lightning_vision.ludwig.translation import Translation, plain
 from lightning_vision.ludwig.yaml_file import read
 from lightning_vision.options import load_option
 from lightning_vision.overrides import for_shell, grammar, names_ludwig, override, split
@@ -24,6 +24,8 @@ _WITH = {
     "preprocessing.height": ("image_size",),
     "preprocessing.width": ("image_size",),
 }
+# Values from Python that a command line can have.
+_WRITTEN = (str, int, float, list, tuple, Mapping)
 
 
 @dataclass
@@ -99,11 +101,16 @@ def replace(words: Sequence[str], values: Mapping[str, Any] | None = None, unrea
     if "data" not in typed and ("data.path" in typed or any(key.startswith("data.") for key in t.settings)):
         t.settings = {"data": "table"} | t.settings
     kept, dropped = _kept(t.settings, typed, unread)
+    if "checkpoint" in typed and {"test", "predict", "action=test", "action=predict"} & set(others):
+        for key in [key for key in kept if key.lstrip("+~").split(".")[0] not in ("data", "batch_size", "trainer")]:
+            del kept[key]
+            dropped[key] = "it is that of the checkpoint"
     found = [(key, _word(key, value)) for key, value in kept.items()]
     first = list(words).index(named[0])
     result = [*words[:first], *(word for _, word in found), *words[first + 1 :]]
     shell = [override(key, value) if key[0] != "~" else for_shell(key) for key, value in kept.items()]
-    report = _report(path, [*shell, *map(for_shell, others)], t.notes, dropped)
+    more = [override(key, plain(value)) for key, value in (values or {}).items() if isinstance(value, _WRITTEN)]
+    report = _report(path, [*shell, *map(for_shell, others), *more], t.notes, dropped)
     return Replaced(result, path, report, {key.lstrip("+~"): place for key, place in t.origins.items()})
 
 

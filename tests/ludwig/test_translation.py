@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lightning_vision as lv
+from lightning_vision.__main__ import main
 from lightning_vision.command_line import read
 from lightning_vision.errors import ConfigError
 from lightning_vision.ludwig.config import UNREAD, translate_config
@@ -320,6 +324,47 @@ def test_from_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert (cfg.encoder.family, cfg.epochs, cfg.optimizer.weight_decay) == ("resnet", 30, 0.5)
     assert capsys.readouterr().out.count("in words of this package") == 1
     assert lv.compose([f"ludwig={file}", "data.path=x.csv"]).encoder.model_name == "convnextv2_tiny"
+
+
+def test_beside_a_checkpoint_the_file_says_where_the_data_are(tmp_path: Path) -> None:
+    words = replace([f"ludwig={written(tmp_path, WHOLE)}", "test", "checkpoint=best.ckpt", "data.path=x.csv"]).words
+    assert {w.partition("=")[0] for w in words} == {
+        *("data", "data.image", "data.target", "data.num_classes", "batch_size", "trainer.precision"),
+        *("test", "checkpoint", "data.path"),
+    }
+
+
+def test_columns_of_a_table_that_is_written_here_are_its_own(tmp_path: Path) -> None:
+    file = written(tmp_path, WHOLE)
+    values = {"data": "table", "data.path": "x.tsv", "image_size": 32}
+    found = replace([f"ludwig={file}"], values, unread=("data.image", "data.inputs", "data.target"))
+    assert not any(w.startswith(("data.image", "data.target", "image_size")) for w in found.words)
+    assert found.report.splitlines()[1:5][-1].endswith("data=table data.path=x.tsv image_size=32")
+
+
+@pytest.mark.parametrize(
+    ("words", "aside"), [(["--cfg", "job"], True), (["check", "report=-"], True), (["check"], False)]
+)
+def test_the_report_stays_out_of_what_programs_read(
+    words: list[str], aside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        sys, "argv", ["lightning-vision", f"ludwig={written(tmp_path, {'trainer': {'epochs': 3}})}", *words]
+    )
+    main()
+    said = capsys.readouterr()
+    assert "in words of this package" in (said.err if aside else said.out)
+    assert "in words of this package" not in (said.out if aside else said.err)
+
+
+def test_no_torch_for_a_look_at_the_config(tmp_path: Path) -> None:
+    code = "import sys; from lightning_vision.__main__ import main; main(); sys.exit('torch' in sys.modules)"
+    words = [f"ludwig={written(tmp_path, WHOLE)}", "data.path=x.csv", "--cfg", "job"]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.returncode == 0
+    assert yaml.safe_load(done.stdout)["encoder"]["model_name"] == "convnextv2_tiny"
 
 
 def test_an_error_names_the_key_of_the_file(tmp_path: Path) -> None:
