@@ -127,7 +127,7 @@ def test_several_inputs_and_several_outputs() -> None:
         ({"trainer": {"gradient_clipping": {"clipglobalnorm": 0.5}}}, {"trainer.gradient_clip_val": 0.5}),
         (
             {"trainer": {"gradient_clipping": {"clipvalue": 2}}},
-            {"trainer.gradient_clip_val": 2, "+trainer.gradient_clip_algorithm": "value"},
+            {"trainer.gradient_clip_val": 2, "trainer.gradient_clip_algorithm": "value"},
         ),
         ({"trainer": {"use_mixed_precision": False}}, {"trainer.precision": "32-true"}),
         ({"trainer": {"gradient_accumulation_steps": 4}}, {"trainer.accumulate_grad_batches": 4}),
