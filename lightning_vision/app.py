@@ -285,7 +285,8 @@ def check(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> b
     """Look at all data before training: decode every image, read every target, find copies, print one page.
 
     ``quick`` reads the headers of images alone. ``report`` names a file that gets everything as JSON; with ``-`` the
-    JSON is printed, and the page is not.
+    JSON is printed, and the page is not. ``plots="augmentation"`` draws training images as the augmentation changes
+    them, into the run folder.
 
     Returns:
         Whether a fit can start.
@@ -304,7 +305,28 @@ def check(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> b
     print(report.to_json() if cfg.report == "-" else render(report))
     if cfg.report not in (None, "-"):
         report.write(Path(cfg.report).expanduser())
+    if cfg.plots == "augmentation" and report.ok:
+        print(f"augmentation: {_draw_augmentation(cfg)}")
     return report.ok
+
+
+def _draw_augmentation(cfg: DictConfig) -> Path:
+    plan = resolve(cfg)
+    if not any((plan.config.get("augmentation") or {}).values()):
+        raise ConfigError(
+            "Nothing is augmented, so there is nothing to draw.",
+            given="plots=augmentation with augmentation=none",
+            override="augmentation=light",
+        )
+    from lightning_vision.assembly import build_augmentation, build_data
+    from lightning_vision.reports.augmentation import draw_augmentation
+
+    transforms, uncovered = build_augmentation(plan.config, plan.outputs, plan.geometry)
+    data = build_data(plan.index, plan.geometry, plan.preprocessing, plan.config)
+    target = plan.outputs[main_output(plan.config)].target
+    out = Path(plan.config["output_dir"]) / "plots" / "augmentation.png"
+    draw_augmentation(data, transforms, target, uncovered, out)
+    return out
 
 
 def cache(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> None:

@@ -135,11 +135,7 @@ def _assemble(
     geometry: Geometry,
     stats: PixelStats,
 ) -> VisionModule:
-    nodes = [node for node in (config.get("augmentation") or {}).values() if node]
-    uncovered = _uncovered(nodes, outputs)
-    size = (geometry.height, geometry.width)
-    supplied = {"size": size, "ignored": uncovered, "num_inputs": geometry.num_inputs}
-    augmentation = [instantiate(n, nn.Module, **{k: supplied[k] for k in _injected(n)}) for n in nodes]
+    augmentation, uncovered = build_augmentation(config, outputs, geometry)
     heads = _build_heads(outputs, encoder, geometry, calibrated(config), uncovered)
     optimizer = config["optimizer"]
 
@@ -156,7 +152,7 @@ def _assemble(
         heads,
         geometry,
         stats,
-        augmentation=cast(list[nn.Module], augmentation),
+        augmentation=augmentation,
         configure=configure,
         lr=optimizer["lr"],
         weight_decay=optimizer.get("weight_decay", 0.0),
@@ -169,6 +165,26 @@ def _assemble(
     )
     freeze_unused(module)
     return module
+
+
+def build_augmentation(
+    config: Mapping[str, Any], outputs: Mapping[str, OutputPlan], geometry: Geometry
+) -> tuple[list[nn.Module], int | None]:
+    """Build the transforms of training batches.
+
+    Returns:
+        The transforms in their order, and the value of mask pixels that no image pixel covers once an image was moved;
+        None: there are none.
+
+    Raises:
+        ConfigError: A mask pixel has no value left for that.
+    """
+    nodes = [node for node in (config.get("augmentation") or {}).values() if node]
+    uncovered = _uncovered(nodes, outputs)
+    size = (geometry.height, geometry.width)
+    supplied = {"size": size, "ignored": uncovered, "num_inputs": geometry.num_inputs}
+    built = [instantiate(n, nn.Module, **{k: supplied[k] for k in _injected(n)}) for n in nodes]
+    return cast(list[nn.Module], built), uncovered
 
 
 def _injected(node: Mapping[str, Any]) -> tuple[str, ...]:

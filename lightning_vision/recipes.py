@@ -17,19 +17,27 @@ if TYPE_CHECKING:
 RECIPES = ("template", "experiment")
 # In a template, beside its hyperparameters: their bounds, and what their words stand for.
 RANGES, CHOICES = "ranges", "choices"
-_REFERENCE = re.compile(r"\btemplate\.(?:choices\.)?(\w+)")
+_REFERENCE = re.compile(r"\b(?:template\.|meaning:)(\w+)")
 
 
 def register_resolvers() -> None:
     """Let YAML calculate: ``${product:${batch_size},1e-4}``, ``${ratio:1e-6,5e-3}``, ``${scaled:${image_size},1.25}``.
 
-    ``scaled`` gives whole pixels, of one side or of both.
+    ``scaled`` gives whole pixels, of one side or of both. ``${meaning:logreg,task}`` is what the word that was chosen
+    for a template's hyperparameter stands for.
     """
     from omegaconf import OmegaConf
 
     def scaled(size: Any, factor: float) -> Any:
         return round(size * factor) if isinstance(size, int | float) else [round(side * factor) for side in size]
 
+    def meaning(name: str, *keys: str, _root_: Any) -> Any:
+        found = _root_.template[CHOICES][name][str(_root_.template[name])]
+        for key in keys:
+            found = found[key]
+        return found
+
+    OmegaConf.register_new_resolver("meaning", meaning, replace=True)
     OmegaConf.register_new_resolver("scaled", scaled, replace=True)
     OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), replace=True)
     OmegaConf.register_new_resolver("ratio", lambda a, b: a / b if b else 0.0, replace=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ MaskSample = tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any], str]
 LabelSample = tuple[NDArray[Any], str | None, str, float | str, str]
 
 RIGHT, WRONG, UNKNOWN = (0, 128, 80), (200, 40, 30), (60, 60, 70)
-_INK, _PALE, _PAGE = (30, 30, 34), (110, 110, 118), (255, 255, 255)
-_MARGIN, _GAP = 16, 10
+INK, PALE, PAGE = (30, 30, 34), (110, 110, 118), (255, 255, 255)
+MARGIN, GAP = 16, 10
 _CELL = 340  # longest side of an image on a mask sheet
 _TILE = 200  # longest side of an image on a label sheet
 _MAX_LEGEND = 40
@@ -112,7 +113,7 @@ def mask_sheet_image(
     rows: list[tuple[str, list[Image.Image | None]]] = []
     for image, truth, prediction, title in samples:
         rgb = as_rgb(image)
-        size = _tile_size(rgb.shape[1], rgb.shape[0], _CELL)
+        size = tile_size(rgb.shape[1], rgb.shape[0], _CELL)
         masks = (truth, prediction) if with_truth else (prediction,)
         drawn = [
             None
@@ -120,32 +121,28 @@ def mask_sheet_image(
             else Image.fromarray(colorize(m, palette, ignore_index)).resize(size, Image.Resampling.NEAREST)
             for m in masks
         ]
-        rows.append((title, [_scaled(rgb, size), *drawn]))
+        rows.append((title, [scaled(rgb, size), *drawn]))
     cell = max(120, *(tiles[0].width for _, tiles in rows if tiles[0] is not None))
-    width = 2 * _MARGIN + len(heads) * cell + (len(heads) - 1) * _GAP
-    legend = _legend(samples, class_names, palette, ignore_index)
-    places, legend_height = _flow([name for name, _ in legend], width - 2 * _MARGIN)
+    width = 2 * MARGIN + len(heads) * cell + (len(heads) - 1) * GAP
+    legend = legend_of(samples, class_names, palette, ignore_index, width - 2 * MARGIN)
     line = 20
-    top = _MARGIN + legend_height + 6
-    height = top + line + sum(line + max(t.height for t in tiles if t) + _GAP for _, tiles in rows) + _MARGIN - _GAP
-    page = Image.new("RGB", (width, height), _PAGE)
+    top = MARGIN + legend.height + 6
+    height = top + line + sum(line + max(t.height for t in tiles if t) + GAP for _, tiles in rows) + MARGIN - GAP
+    page = Image.new("RGB", (width, height), PAGE)
     draw = ImageDraw.Draw(page)
-    for (name, colour), (x, y) in zip(legend, places, strict=True):
-        box = (_MARGIN + x, _MARGIN + y + 2, _MARGIN + x + 14, _MARGIN + y + 16)
-        draw.rectangle(box, fill=colour, outline=_PALE)
-        draw.text((_MARGIN + x + 20, _MARGIN + y + 9), name, fill=_INK, font=font(13), anchor="lm")
+    legend.paint(draw, MARGIN, MARGIN)
     for i, head in enumerate(heads):
-        draw.text((_MARGIN + i * (cell + _GAP), top), head, fill=_INK, font=font(14, True))
+        draw.text((MARGIN + i * (cell + GAP), top), head, fill=INK, font=font(14, True))
     y = top + line
     for title, tiles in rows:
-        draw.text((_MARGIN, y + 2), fit(title, width - 2 * _MARGIN, font(12)), fill=_PALE, font=font(12))
+        draw.text((MARGIN, y + 2), fit(title, width - 2 * MARGIN, font(12)), fill=PALE, font=font(12))
         for i, tile in enumerate(tiles):
-            x = _MARGIN + i * (cell + _GAP)
+            x = MARGIN + i * (cell + GAP)
             if tile is None:
-                draw.text((x, y + line + 2), "no truth", fill=_PALE, font=font(12))
+                draw.text((x, y + line + 2), "no truth", fill=PALE, font=font(12))
             else:
                 page.paste(tile, (x, y + line))
-        y += line + max(t.height for t in tiles if t) + _GAP
+        y += line + max(t.height for t in tiles if t) + GAP
     return page
 
 
@@ -170,19 +167,19 @@ def label_sheet_image(samples: Sequence[LabelSample]) -> Image.Image:
     grid = [samples[i : i + columns] for i in range(0, len(samples), columns)]
     text_height, frame = 54, 3
     box = _TILE + 2 * frame
-    width = 2 * _MARGIN + columns * box + (columns - 1) * _GAP
-    page = Image.new("RGB", (width, 2 * _MARGIN + len(grid) * (box + text_height + _GAP) - _GAP), _PAGE)
+    width = 2 * MARGIN + columns * box + (columns - 1) * GAP
+    page = Image.new("RGB", (width, 2 * MARGIN + len(grid) * (box + text_height + GAP) - GAP), PAGE)
     draw = ImageDraw.Draw(page)
     for row, line in enumerate(grid):
         for column, (image, truth, predicted, probability, title) in enumerate(line):
-            x = _MARGIN + column * (box + _GAP)
-            y = _MARGIN + row * (box + text_height + _GAP)
+            x = MARGIN + column * (box + GAP)
+            y = MARGIN + row * (box + text_height + GAP)
             colour, mark = UNKNOWN, ""
             if truth is not None:
                 colour, mark = (RIGHT, "✓ ") if truth == predicted else (WRONG, "✗ ")
             draw.rectangle((x, y, x + box - 1, y + box - 1), fill=(244, 244, 246), outline=colour, width=frame)
             rgb = as_rgb(image)
-            tile = _scaled(rgb, _tile_size(rgb.shape[1], rgb.shape[0], _TILE))
+            tile = scaled(rgb, tile_size(rgb.shape[1], rgb.shape[0], _TILE))
             page.paste(tile, (x + (box - tile.width) // 2, y + (box - tile.height) // 2))
             share = f"  {probability}" if isinstance(probability, str) else f"  {100 * probability:.0f} %"
             bold = font(14, True)
@@ -191,31 +188,55 @@ def label_sheet_image(samples: Sequence[LabelSample]) -> Image.Image:
             draw.text((x + box, y + box + 5), share, fill=colour, font=font(13), anchor="ra")
             small, below = font(12), y + box + 22
             if truth is not None and truth != predicted:
-                draw.text((x, below), fit(f"truth: {truth}", box, small), fill=_INK, font=small)
+                draw.text((x, below), fit(f"truth: {truth}", box, small), fill=INK, font=small)
                 below += 15
-            draw.text((x, below), fit(title, box, small), fill=_PALE, font=small)
+            draw.text((x, below), fit(title, box, small), fill=PALE, font=small)
     return page
 
 
-def _tile_size(width: int, height: int, longest: int) -> tuple[int, int]:
+def tile_size(width: int, height: int, longest: int) -> tuple[int, int]:
     """The size at which an image is shown: shrunk to fit, small ones enlarged by a whole factor."""
     scale = longest / max(width, height)
     scale = float(int(scale)) if scale >= 1 else scale
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _scaled(rgb: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
+def scaled(rgb: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
+    """The image at the size at which it is shown; enlarged pixels stay square."""
     image = Image.fromarray(np.ascontiguousarray(rgb))
     return image.resize(size, Image.Resampling.NEAREST if size[0] >= image.width else Image.Resampling.LANCZOS)
 
 
-def _legend(
+@dataclass(frozen=True)
+class Legend:
+    """Names of classes beside their colours, in lines.
+
+    Args:
+        entries: Name and colour of each.
+        places: Where each begins, in pixels.
+        height: Of all lines, in pixels.
+    """
+
+    entries: list[tuple[str, tuple[int, ...]]]
+    places: list[tuple[int, int]]
+    height: int
+
+    def paint(self, draw: ImageDraw.ImageDraw, left: int, top: int) -> None:
+        """Draw it on a page."""
+        for (name, colour), (x, y) in zip(self.entries, self.places, strict=True):
+            box = (left + x, top + y + 2, left + x + 14, top + y + 16)
+            draw.rectangle(box, fill=colour, outline=PALE)
+            draw.text((left + x + 20, top + y + 9), name, fill=INK, font=font(13), anchor="lm")
+
+
+def legend_of(
     samples: Sequence[MaskSample],
     class_names: Sequence[str],
     palette: Sequence[Sequence[int]],
     ignore_index: int | None,
-) -> list[tuple[str, tuple[int, ...]]]:
-    """Name and colour of the classes that occur, in the order of their ids."""
+    width: int,
+) -> Legend:
+    """The classes that occur in samples, in the order of their ids, in lines of at most ``width`` pixels."""
     classes = len(class_names)
     counts = np.zeros(classes + 1, dtype=np.int64)
     for _, truth, prediction, _ in samples:
@@ -229,10 +250,10 @@ def _legend(
         (fit(class_label(int(i), class_names[i]), 200, typeface), tuple(palette[i])) for i in np.sort(largest)
     ]
     if len(present) > len(largest):
-        entries.append((f"{len(present) - len(largest)} more classes", _PAGE))
+        entries.append((f"{len(present) - len(largest)} more classes", PAGE))
     if counts[classes]:
         entries.append(("ignored", IGNORED))
-    return entries
+    return Legend(entries, *_flow([name for name, _ in entries], width))
 
 
 def _flow(names: Sequence[str], width: int) -> tuple[list[tuple[int, int]], int]:
@@ -248,8 +269,8 @@ def _flow(names: Sequence[str], width: int) -> tuple[list[tuple[int, int]], int]
 
 
 def _empty_sheet() -> Image.Image:
-    page = Image.new("RGB", (320, 80), _PAGE)
-    ImageDraw.Draw(page).text((160, 40), drawable("no samples"), fill=_PALE, font=font(14), anchor="mm")
+    page = Image.new("RGB", (320, 80), PAGE)
+    ImageDraw.Draw(page).text((160, 40), drawable("no samples"), fill=PALE, font=font(14), anchor="mm")
     return page
 
 
