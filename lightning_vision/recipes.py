@@ -173,5 +173,5 @@ def _fits(value: Any, low: float | None, high: float | None, step: float | None)
 def _nearest_fit(value: Any, low: float | None, high: float | None, step: float | None) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return low or 0
-    within = min(max(value, low if low is not None else value), high if high is not None else value)
+    within = min(max(value, -math.inf if low is None else low), math.inf if high is None else high)
     return within if step is None else (low or 0) + round((within - (low or 0)) / step) * step

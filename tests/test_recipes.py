@@ -113,7 +113,7 @@ class TestHyperparameters:
             (RSB, "batch_size", 257, 256),
             (RSB, "batch_size", 0, 1),
             (RSB, "num_epochs", 601, 600),
-            (RSB, "num_epochs", 2.5, 2),
+            (RSB, "num_epochs", 2.5, 3),
             (RSB, "weight_decay", 1.5, 1.0),
             (RSB, "flip_probability", -0.1, 0.0),
             (RSB, "per_item_lrate", -1e-5, 0.0),
@@ -195,7 +195,8 @@ class TestTypedBeside:
 
     def test_the_order_of_the_words_does_not_matter(self) -> None:
         words = [f"template={RESNEXT}", "encoder=unet", "optimizer=adamw", "template.num_epochs=3"]
-        assert settings(*words) == settings(*reversed(words))
+        one, other = (settings(*w, "output_dir=run") for w in (words, words[::-1]))
+        assert one == other
 
     def test_an_experiment_gives_way_too(self) -> None:
         found = settings("experiment=sample", "encoder=stacked_cnn")
