@@ -166,6 +166,7 @@ def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert code in (None, 0), words
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command(command: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(home)

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from torchvision import models
 
+from lightning_vision.checks import check, plain
 from lightning_vision.config import compose
 from lightning_vision.encoders.torchvision_families import FAMILIES, families, find_model, variants
+from lightning_vision.options import load_option
 
 # Family, default and options as the document on image encoders lists them; then the builder in TorchVision. The
 # document names EfficientNetV2 without a section of its own, and no options of VGG.
@@ -39,6 +44,11 @@ OPTIONS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def base() -> dict[str, Any]:
+    return plain(compose())
+
+
 def test_all_documented_families_are_there() -> None:
     assert families({}) == sorted(row[0] for row in ROWS)
 
@@ -49,9 +59,18 @@ def test_the_default_is_the_documented_one(family: str, default: str) -> None:
 
 
 @pytest.mark.parametrize(("family", "option", "builder"), OPTIONS)
-def test_every_documented_option_can_be_typed(family: str, option: str, builder: str) -> None:
+def test_every_documented_option_can_be_typed(family: str, option: str, builder: str, base: dict[str, Any]) -> None:
+    """What Hydra's grammar makes of the word (50_2 is the number 502, 1_0 is 10) is accepted and found."""
+    node = load_option("encoder", family)
+    value = OverridesParser.create().parse_override(f"encoder.model_variant={option}").value()
+    check({**base, "encoder": {**node, "model_variant": value}}, {"encoder": family})
+    assert find_model(node["family"], value).builder == builder
+
+
+@pytest.mark.parametrize(("family", "option"), [("wide_resnet", "50_2"), ("mnasnet", "0_75"), ("vgg", "19_bn")])
+def test_a_typed_option_reaches_the_config(family: str, option: str) -> None:
     encoder = compose([f"encoder={family}", f"encoder.model_variant={option}"])["encoder"]
-    assert find_model(encoder["family"], encoder["model_variant"]).builder == builder
+    assert find_model(encoder["family"], encoder["model_variant"]) == find_model(family, option)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -48,6 +50,15 @@ def torchvisions(family: str, variant: str) -> Any:
     return unlike_new(models.get_model(find_model(family, variant).builder, **arguments))
 
 
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Networks whose weights are loaded next are not filled with random numbers first."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("normal_", "trunc_normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_", "xavier_uniform_"):
+            patch.setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+        yield
+
+
 def without_last_layer(family: str, plain: Any) -> Any:
     """The same model with the identity in place of its last layer."""
     if family == "squeezenet":
@@ -67,9 +78,10 @@ def test_features_and_logits_are_torchvisions(family: str) -> None:
     variant = smallest(family)
     plain = torchvisions(family, variant)
     state = plain.state_dict()
-    encoder = TorchvisionEncoder(family, variant, use_pretrained=False, keep_head=True).eval()
+    with undrawn():
+        encoder = TorchvisionEncoder(family, variant, use_pretrained=False, keep_head=True).eval()
+        grey = TorchvisionEncoder(family, variant, use_pretrained=False, num_channels=1).eval()
     encoder.load_pretrained_state(state, "memory")
-    grey = TorchvisionEncoder(family, variant, use_pretrained=False, num_channels=1).eval()
     grey.load_pretrained_state(state, "memory")
     assert len(encoder.head_classes) == 1000
     assert not any(name.startswith(find_model(family, variant).head) for name in grey.model.state_dict())
