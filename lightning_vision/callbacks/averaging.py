@@ -76,7 +76,7 @@ class WeightAverage(Callback):
         learning = {name for name, part in parts.items() if any(id(p) in trained for p in part.parameters())}
         buffers = pl_module.named_buffers(remove_duplicate=False)
         named |= {n: b for n, b in buffers if n.split(".")[0] in learning and n.rpartition(".")[2] in STATISTICS}
-        self._current = {name: tensor.detach() for name, tensor in named.items()}
+        self._current = named
         self.average = {name: tensor.to(self._current[name].device) for name, tensor in self.average.items()}
         self._steps = trainer.global_step
 
@@ -93,11 +93,11 @@ class WeightAverage(Callback):
     def update(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take in the present weights."""
         if not self.updates:
-            self.average = {name: tensor.float().clone() for name, tensor in self._current.items()}
+            self.average = {name: _precise(tensor).clone() for name, tensor in self._current.items()}
         else:
             # Towards the newest by a share of the difference: what does not change stays as it is to the last bit.
             torch._foreach_lerp_(
-                list(self.average.values()), [self._current[name].float() for name in self.average], self.share()
+                list(self.average.values()), [_precise(self._current[name]) for name in self.average], self.share()
             )
         self.updates += 1
 
@@ -148,4 +148,9 @@ class WeightAverage(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take the average out of a checkpoint whose raw weights the training goes on with."""
-        self.average = {name: tensor.float().clone() for name, tensor in checkpoint.get(AVERAGE, {}).items()}
+        self.average = {name: _precise(tensor).clone() for name, tensor in checkpoint.get(AVERAGE, {}).items()}
+
+
+def _precise(tensor: Tensor) -> Tensor:
+    """Half precision would lose small shares."""
+    return tensor.float() if tensor.element_size() < 4 else tensor

@@ -53,7 +53,7 @@ def weights_of(trainer: Trainer) -> dict[str, torch.Tensor]:
     return {k: v.clone() for k, v in trainer.lightning_module.state_dict().items()}
 
 
-@pytest.mark.parametrize(("accumulate", "of_epoch"), [(1, 5), (2, 3), (5, 1), (7, 1)])
+@pytest.mark.parametrize(("accumulate", "of_epoch"), [(1, 5), (2, 3), (7, 1)])
 def test_an_incomplete_accumulation_counts_as_a_step(
     table: Path, tmp_path: Path, accumulate: int, of_epoch: int
 ) -> None:

@@ -89,7 +89,7 @@ def test_the_first_step_has_a_length_of_its_own() -> None:
     assert found == pytest.approx([1.0] * 10 + [0.1] * 4 + [0.01] * 4 + [0.001] * 2)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     values=st.lists(st.floats(0.1, 10) | st.just(math.nan), min_size=1, max_size=30),
     patience=st.integers(0, 3),
