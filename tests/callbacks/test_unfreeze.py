@@ -32,7 +32,7 @@ def settings(table: Path, out: Path, **values: Any) -> dict[str, Any]:
         "encoder": "unet",  # with BatchNorm
         "decoder": "unet",
         "data": "table",
-        "augmentation": "flip",
+        "augmentation": "random_horizontal_flip",
         "image_size": [32, 40],
         "epochs": 3,
         "batch_size": 8,
