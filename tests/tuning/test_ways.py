@@ -185,3 +185,23 @@ def test_compiled_steps_leave_the_checkpoint_as_it_is(
     one, two = weights(tmp_path / "eager"), weights(tmp_path / "compiled")
     assert one.keys() == two.keys()
     assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize("frozen", [True, False], ids=["cached features", "averaged weights"])
+def test_channels_last_changes_nothing_but_the_rounding(frozen: bool, table: Path, tmp_path: Path) -> None:
+    more: dict[str, Any] = {"trainer.channels_last": False, "encoder.conv_dropout": 0.0}
+    if frozen:
+        more |= {"encoder.trainable": False, "preprocessing.cache_encoder_embeddings": True}
+    words = settings(table, tmp_path / "plain", **more)
+    callbacks = [] if frozen else ["callbacks=[default,ema]"]
+    plain = lv.fit(callbacks, **words)
+    words["overrides"] |= {"trainer.channels_last": True, "output_dir": str(tmp_path / "last")}
+    found = lv.fit(callbacks, **words)
+    assert found.module.normalize.memory_format == torch.channels_last
+    # Not the weights: Adam makes steps of one size of gradients that are nothing but rounding.
+    assert found.metrics["test/loss"] == pytest.approx(plain.metrics["test/loss"], rel=0.02)
+    assert weights(tmp_path / "plain").keys() == weights(tmp_path / "last").keys()
+    if not frozen:
+        last = tmp_path / "last" / "checkpoints" / "last.ckpt"
+        resumed = lv.fit(["epochs=3", f"checkpoint={last}", f"output_dir={tmp_path / 'more'}"])
+        assert resumed.metrics["epochs"] == 3
