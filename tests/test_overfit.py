@@ -35,12 +35,12 @@ MOST_STEPS, FEWEST_STEPS = 800, 30
 CLOSE_TO_ZERO = 0.015
 
 
-def crops(table: Path, ignored: int) -> tuple[Tensor, Tensor]:
-    """Return four centre crops ``(4, 3, 64, 64)`` in [-1, 1] and their masks with ``VOID`` for what is ignored."""
+def crops(table: Path, ignored: int, count: int = COUNT) -> tuple[Tensor, Tensor]:
+    """Return centre crops ``(count, 3, 64, 64)`` in [-1, 1] and their masks with ``VOID`` for what is ignored."""
     with table.open(newline="", encoding="utf-8") as file:
         rows = [r for r in csv.DictReader(file) if r["split"] == "train"]
     images, masks = [], []
-    for i in np.linspace(0, len(rows) - 1, COUNT).round().astype(int):
+    for i in np.linspace(0, len(rows) - 1, count).round().astype(int):
         row = rows[i]
         with Image.open(table.parent / row["image"]) as image, Image.open(table.parent / row["mask"]) as mask:
             pixels, ids = np.array(image.convert("RGB")), np.array(mask)
@@ -107,6 +107,7 @@ def test_overfits_generated_discs(name: str, tmp_path: Path) -> None:
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", DECODERS)
 def test_overfits_crops_of_camvid(name: str, data_root: Path) -> None:
-    image, mask = crops(data_root / "data" / "camvid" / "index.csv", ignored=11)
+    # Two hold enough classes, and are fitted in half the time of four.
+    image, mask = crops(data_root / "data" / "camvid" / "index.csv", ignored=11, count=2)
     assert mask[mask != VOID].unique().numel() >= 4
     check(name, image, mask)
