@@ -32,7 +32,26 @@ SMALL = {
     "encoder=clip": ["encoder.pretrained_model_name_or_path=models/clip"],
     "encoder=squeezenet": ["encoder.weights=squeezenet.pth", "encoder.model_variant=1_1"],
     "encoder=swin_transformer": ["encoder.use_pretrained=false"],
+    "template=clarifai_resnext": ["encoder.use_pretrained=false"],
+    "template=mmclassification_resnet_50_rsb_a1": ["preprocessing.train_size=40"],
+    "experiment=linear_probe": ["encoder.pretrained_model_name_or_path=models/dinov2"],
+    "ludwig=segmentation_config.yaml": ["encoder.use_pretrained=false", "encoder.model_name=convnextv2_atto"],
 }
+
+LUDWIG = """
+model_type: ecd
+input_features:
+  - {name: image, type: image, encoder: {type: convnextv2, model_name: convnextv2_tiny, use_pretrained: true}}
+output_features:
+  - {name: mask, type: image, decoder: {type: unet, num_classes: 3}, loss: {type: softmax_cross_entropy}}
+preprocessing:
+  image: {height: 256, width: 256, num_channels: 3}
+trainer:
+  epochs: 30
+  batch_size: 16
+  optimizer: {type: adamw, lr: 3.0e-4}
+  learning_rate_scheduler: {type: cosine}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +80,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [f"{pair},{('same', 'other')[i % 2]}" for i, pair in enumerate(both)]
     write_tables(home)
     write_targets(home)
+    (home / "segmentation_config.yaml").write_text(LUDWIG, encoding="utf-8")
     write_painted_masks(home / "painted")
     shutil.copy(home / "tags.csv", home / "more_tags.csv")
     lv.fit(
@@ -143,6 +163,9 @@ def small(words: list[str]) -> list[str]:
         "decoders",
         "losses",
         "data",
+        "augmentations",
+        "templates",
+        "experiments",
     }
     added = [w for key, more in SMALL.items() if key in words for w in more]
     if actions & set(words):
@@ -150,7 +173,11 @@ def small(words: list[str]) -> list[str]:
     checkpoint = any(w.startswith("checkpoint=") for w in words)
     if checkpoint:
         return ["epochs=2", "image_size=32", "data.num_images=60", "decoder.channels=[8,8]"]
-    fit = [w for w in SMALL["fit"] if "data.num_images" not in w or not any(x.startswith("data=") for x in words)]
+    fit = [
+        w
+        for w in SMALL["fit"]
+        if "data.num_images" not in w or not any(x.startswith(("data=", "ludwig=")) for x in words)
+    ]
     if any(w.startswith("encoder_freeze_epochs=") for w in words):
         fit[0] = "epochs=2"  # the first is spent frozen
     return added + fit

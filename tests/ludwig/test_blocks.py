@@ -13,7 +13,6 @@ import yaml
 import lightning_vision as lv
 from lightning_vision.options import load_option
 from lightning_vision.overrides import grammar
-from lightning_vision.searchpath import options_of
 from lightning_vision.testing.discs import write_discs
 
 FOLDER = Path(__file__).parent / "blocks"
@@ -80,8 +79,6 @@ def small(block: dict[str, Any], table: Path, folder: Path) -> list[str]:
 def test_a_block_composes_builds_and_trains_a_step(
     text: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if "ugmentation: true" in text.lower() and "standard" not in options_of("augmentation"):
-        pytest.skip("no augmentation=true yet")
     file = tmp_path / "a config, (1).yaml"
     file.write_text(text, encoding="utf-8")
     module, data = lv.build([*small(yaml.safe_load(text), table, tmp_path), f"ludwig={file}"])
