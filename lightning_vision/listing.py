@@ -18,6 +18,8 @@ LISTINGS = {
     "experiments": "experiment",
 }
 
+_WIDTH = 120  # characters of a line of the help page
+
 
 def summary(file: Path) -> str:
     """Return the comment on the first line of a config file, an empty string if there is none."""
@@ -44,11 +46,16 @@ def help_text() -> str:
     import yaml
 
     config = yaml.safe_load((conf_dir() / "config.yaml").read_text(encoding="utf-8"))
-    lines = []
-    for group in groups():
-        names = ", ".join(options_of(group))
-        lines.append(f"{group}: {names}")
+    lists = {group: action for action, group in LISTINGS.items()}
+    lines = [_on_a_line(f"{group}: {', '.join(options_of(group))}", lists.get(group)) for group in groups()]
     return Template(config["hydra"]["help"]["template"]).safe_substitute(APP_CONFIG_GROUPS="\n".join(lines))
+
+
+def _on_a_line(text: str, action: str | None) -> str:
+    """Cut a line that a screen would wrap, where an action shows the whole list."""
+    if action is None or len(text) <= _WIDTH:
+        return text
+    return f"{text[: text.rindex(',', 0, _WIDTH - 20)]} ... (all: {action})"
 
 
 def show(text: str) -> None:

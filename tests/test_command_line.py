@@ -100,7 +100,9 @@ def test_help_fits_a_screen(tmp_path: Path) -> None:
     assert light(done)
     lines = done.stdout.splitlines()
     assert len(lines) <= 45
-    assert any(line.startswith("encoder: ") and "stacked_cnn" in line for line in lines)
+    assert max(map(len, lines)) <= 125
+    assert any(line.startswith("encoder: ") and line.endswith("(all: encoders)") for line in lines)
+    assert any(line.startswith("optimizer: ") and line.endswith("sgd") for line in lines)
     assert "$" not in done.stdout
 
 
