@@ -10,7 +10,7 @@ from lightning_vision.config import refuse_untrusted
 from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.options import expand, load_option
 from lightning_vision.overrides import override
-from lightning_vision.recipes import check_template
+from lightning_vision.recipes import check_template, point_to_template
 from lightning_vision.searchpath import default_of, groups, options_of
 from lightning_vision.signatures import COMPUTED, REQUIRED, Parameter, Signature, classes_in, describe, source_file
 from lightning_vision.unknown import HYDRA_KEYS, SETTINGS, chosen, no_settings, unknown_key
@@ -32,8 +32,15 @@ def check(cfg: Any, choices: Mapping[str, Any] | None = None, typed: Sequence[st
         ConfigError: A name or a value is wrong; the message ends with an override that works.
     """
     check_template(cfg)
-    root = plain(cfg)
     choices = chosen() if choices is None else choices
+    try:
+        _check_all(plain(cfg), choices, typed)
+    except ConfigError as error:
+        point_to_template(error, cfg, choices)
+        raise
+
+
+def _check_all(root: dict[str, Any], choices: Mapping[str, Any], typed: Sequence[str]) -> None:
     _check_root(root, choices)
     first = {word.lstrip("+~").partition("=")[0].partition(".")[0] for word in typed}
     expand(root)

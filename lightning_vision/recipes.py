@@ -21,9 +21,9 @@ _REFERENCE = re.compile(r"\b(?:template\.|meaning:)(\w+)")
 
 
 def register_resolvers() -> None:
-    """Let YAML calculate: ``${product:${batch_size},1e-4}``, ``${ratio:1e-6,5e-3}``, ``${scaled:${image_size},1.25}``.
+    """Let YAML calculate: ``${lv.product:${batch_size},1e-4}``, ``${lv.ratio:1e-6,5e-3}``, ``${lv.scaled:64,1.25}``.
 
-    ``scaled`` gives whole pixels, of one side or of both. ``${meaning:logreg,task}`` is what the word that was chosen
+    ``scaled`` gives whole pixels, of one side or of both. ``${lv.meaning:logreg,task}`` is what the word that was chosen
     for a template's hyperparameter stands for.
     """
     from omegaconf import OmegaConf
@@ -37,14 +37,14 @@ def register_resolvers() -> None:
             found = found[key]
         return found
 
-    OmegaConf.register_new_resolver("meaning", meaning, replace=True)
-    OmegaConf.register_new_resolver("scaled", scaled, replace=True)
-    OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), replace=True)
-    OmegaConf.register_new_resolver("ratio", lambda a, b: a / b if b else 0.0, replace=True)
+    OmegaConf.register_new_resolver("lv.meaning", meaning, replace=True)
+    OmegaConf.register_new_resolver("lv.scaled", scaled, replace=True)
+    OmegaConf.register_new_resolver("lv.product", lambda *factors: math.prod(factors), replace=True)
+    OmegaConf.register_new_resolver("lv.ratio", lambda a, b: a / b if b else 0.0, replace=True)
 
 
 def settle(cfg: DictConfig, choices: Mapping[str, Any], words: Sequence[str], name: str = "config") -> None:
-    """Let a part that was typed by name be just that part, without what the recipe says of the part it had chosen.
+    """Let a part that was chosen by name be just that part, without what the recipe says of the part it had chosen.
 
     Hydra merges a recipe's settings into whatever part there is: ``template=clarifai_resnext encoder=dinov2`` would
     leave a ``model_variant`` in the node of DINOv2.
@@ -65,13 +65,45 @@ def settle(cfg: DictConfig, choices: Mapping[str, Any], words: Sequence[str], na
 
     keys = [_key(word) for word in words]
     typed = (set(keys) & set(groups())) - set(RECIPES)
+    if all(choices.get(recipe) for recipe in RECIPES) and "experiment" in keys:
+        # The experiment's parts are chosen after the template's, as if they were typed.
+        first = compose(name, [w for w, key in zip(words, keys, strict=True) if key == "template"], True)
+        own_choices = first.hydra.runtime.choices
+        typed |= {group for group in groups() if choices.get(group) != own_choices.get(group)} - set(RECIPES)
     if typed:
-        own = [word for word, key in zip(words, keys, strict=True) if key.partition(".")[0] in typed]
+        kept = {*typed, "experiment"} if "template" in keys else typed
+        own = [word for word, key in zip(words, keys, strict=True) if key.partition(".")[0] in kept]
         alone = compose(name, own)
         with read_write(cfg), open_dict(cfg):
             for group in typed & set(alone):
                 cfg[group] = alone[group]
     _refuse_idle(cfg, keys)
+
+
+def point_to_template(error: ConfigError, cfg: Any, choices: Mapping[str, Any]) -> None:
+    """Let the overrides of an error name the hyperparameters that a wrong setting was worked out from."""
+    from omegaconf import OmegaConf
+
+    from lightning_vision.config import composed
+
+    template = choices.get("template")
+    if not template or not OmegaConf.is_config(cfg):
+        return
+    raw: Any = OmegaConf.to_container(cfg, resolve=False)
+    keys = [parts[1] for text in error.overrides if (parts := split(text.strip("'\"")))]
+    names = {name for key in keys for text in _texts(_at(raw, key)) for name in _REFERENCE.findall(text)}
+    if not names:
+        return
+    default = composed([f"template={template}"]).template
+    changed = [name for name in sorted(names) if name in default and default[name] != raw["template"].get(name)]
+    if changed:
+        error.overrides[:] = [override(f"template.{name}", default[name]) for name in changed]
+
+
+def _at(node: Any, key: str) -> Any:
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
 
 
 def _key(word: str) -> str:
@@ -167,11 +199,15 @@ def _fits(value: Any, low: float | None, high: float | None, step: float | None)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return False
     inside = (low is None or value >= low) and (high is None or value <= high)
-    return inside and (step is None or math.isclose((value - (low or 0)) / step % 1, 0, abs_tol=1e-9))
+    steps = 0.0 if step is None else (value - (low or 0)) / step
+    return inside and math.isclose(steps, round(steps), abs_tol=1e-9)
 
 
 def _nearest_fit(value: Any, low: float | None, high: float | None, step: float | None) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return low or 0
     within = min(max(value, -math.inf if low is None else low), math.inf if high is None else high)
-    return within if step is None else (low or 0) + round((within - (low or 0)) / step) * step
+    if step is None:
+        return within
+    fit = (low or 0) + round((within - (low or 0)) / step) * step
+    return fit if isinstance(fit, int) else round(fit, 12)

@@ -160,6 +160,27 @@ class TestHyperparameters:
         assert config["lr"] == config["optimizer"]["lr"] == pytest.approx(0.032)
         assert settings(f"template={RESNEXT}", "batch_size=10", "template.per_item_lrate=0.001")["lr"] == 0.01
 
+    @pytest.mark.parametrize(
+        ("name", "word", "right"),
+        [
+            (RSB, "template.per_item_lrate=0", "template.per_item_lrate=2.44140625e-06"),
+            (RSB, "template.per_item_min_lrate=1e-5", "template.per_item_min_lrate=4.8828125e-10"),
+            (RSB, "template.warmup_ratio=2", "template.warmup_ratio=0.0001"),
+            (EMBED_NORM, "template.average_horizontal_flips=maybe", "template.average_horizontal_flips=true"),
+        ],
+    )
+    def test_what_a_part_refuses_names_the_hyperparameter(self, name: str, word: str, right: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            settings(f"template={name}", word)
+        assert caught.value.overrides == [right]
+        settings(f"template={name}", right)
+
+    def test_steps_may_be_fractions(self) -> None:
+        words = [f"template={RSB}", "template.ranges.weight_decay=[0,1,0.1]"]
+        assert settings(*words, "template.weight_decay=0.3")["optimizer"]["weight_decay"] == 0.3
+        with pytest.raises(ConfigError, match=r"template\.weight_decay=0\.3$|template\.weight_decay=0\.3\n"):
+            settings(*words, "template.weight_decay=0.32")
+
     def test_choices_stand_for_settings_of_the_parts(self) -> None:
         config = settings(f"template={RSB}", "template.pretrained_weights=None", "template.flip_probability=0.3")
         assert config["encoder"]["use_pretrained"] is False
@@ -211,6 +232,16 @@ class TestTypedBeside:
         found = settings("experiment=sample", "encoder=stacked_cnn")
         assert found["encoder"] == settings("encoder=stacked_cnn")["encoder"]
         assert found["epochs"] == 25
+
+    def test_an_experiment_beside_a_template_brings_its_own_parts(self) -> None:
+        found = settings(f"template={RSB}", "experiment=sample", "encoder.base_channels=8")
+        assert found["encoder"] == settings("experiment=sample", "encoder.base_channels=8")["encoder"]
+        assert found["decoder"] == settings("experiment=sample")["decoder"]
+        assert (found["repeats"], found["epochs"]) == (3, 25)
+
+    def test_all_epochs_of_a_template_are_trained(self) -> None:
+        for name in TEMPLATES:
+            assert settings(f"template={name}")["callbacks"]["early_stopping"] is None
 
     @pytest.mark.parametrize(
         "words",
