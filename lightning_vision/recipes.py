@@ -23,7 +23,7 @@ _REFERENCE = re.compile(r"\b(?:template\.|meaning:)(\w+)")
 def register_resolvers() -> None:
     """Let YAML calculate: ``${lv.product:${batch_size},1e-4}``, ``${lv.ratio:1e-6,5e-3}``, ``${lv.scaled:64,1.25}``.
 
-    ``scaled`` gives whole pixels, of one side or of both. ``${lv.meaning:logreg,task}`` is what the word that was chosen
+    ``scaled`` gives whole pixels, of one side or of both. ``${lv.meaning:logreg,task}`` is what the word that is chosen
     for a template's hyperparameter stands for.
     """
     from omegaconf import OmegaConf
