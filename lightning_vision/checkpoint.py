@@ -86,7 +86,9 @@ def put_raw_weights(checkpoint: dict[str, Any]) -> None:
     """Let a training go on with the raw weights, where those of the checkpoint are an average."""
     raw = checkpoint.pop(RAW, None)
     if raw is not None:
-        checkpoint[AVERAGE] = {name: checkpoint["state_dict"][name] for name in raw}
+        # Of weights in half precision the average is there as well, in full.
+        average = {name: checkpoint["state_dict"][name] for name in raw}
+        checkpoint[AVERAGE] = {**average, **checkpoint.get(AVERAGE, {})}
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **raw}
 
 

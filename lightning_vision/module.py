@@ -17,6 +17,7 @@ from torchmetrics import MeanMetric
 
 from lightning_vision.augmentation.batches import augmented
 from lightning_vision.augmentation.mixing import largest_share
+from lightning_vision.callbacks.averaging import WeightAverage
 from lightning_vision.callbacks.unfreeze import FreezeEncoder
 from lightning_vision.checkpoint import pack, put_raw_weights, restore_encoder_weights, upgrade
 from lightning_vision.compiled import compiled_steps
@@ -538,6 +539,11 @@ class VisionModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a reload needs: config, classes, geometry; leave out what was asked to be left out."""
+        if "callbacks" not in checkpoint and self._trainer is not None:
+            # With save_weights_only Lightning does not ask the callbacks.
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, WeightAverage):
+                    checkpoint["state_dict"] = callback.averaged(checkpoint["state_dict"])
         pack(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

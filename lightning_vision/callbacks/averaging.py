@@ -130,6 +130,11 @@ class WeightAverage(Callback):
         """Leave the average in the module."""
         self.show()
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the raw weights in the module where a fit ends in the middle of a validation."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.hide()
+
     def state_dict(self) -> dict[str, Any]:
         """Return how many weights went in; the average itself is the checkpoint's weights."""
         return {"updates": self.updates}
@@ -143,8 +148,17 @@ class WeightAverage(Callback):
         if self.updates and self._current:
             state = checkpoint["state_dict"]
             checkpoint[RAW] = dict(self._raw) or {name: state[name] for name in self.average}
-            average = {name: tensor.to(self._current[name].dtype) for name, tensor in self.average.items()}
-            checkpoint["state_dict"] = {**state, **average}
+            checkpoint["state_dict"] = self.averaged(state)
+            # What the weights' own precision would round, a run that goes on needs as it is.
+            precise = {k: tensor for k, tensor in self.average.items() if tensor.dtype != state[k].dtype}
+            if precise:
+                checkpoint[AVERAGE] = precise
+
+    def averaged(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a module with the average in place of the raw ones, in their own precision."""
+        if not self.updates or not self._current:
+            return state
+        return {**state, **{name: tensor.to(self._current[name].dtype) for name, tensor in self.average.items()}}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take the average out of a checkpoint whose raw weights the training goes on with."""

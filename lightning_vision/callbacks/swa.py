@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import islice
 from typing import Annotated, Any, cast
 
@@ -58,10 +59,30 @@ class StochasticWeightAverage(WeightAverage):
                 override=["epochs=10", "callbacks=[default,ema]"],
             )
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find what is averaged.
+
+        Raises:
+            ConfigError: The run ends by its steps before an epoch that counts does.
+        """
+        super().on_train_start(trainer, pl_module)
+        of_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        needed = of_epoch * (self._first(trainer) + 1)
+        if not self.updates and trainer.max_steps != -1 and trainer.max_steps < needed:
+            raise ConfigError(
+                "The run ends before the weights of an epoch are averaged.",
+                given=f"trainer.max_steps={trainer.max_steps} and callbacks.swa.start={self.start}",
+                expected=f"at least {needed} steps, {of_epoch} an epoch, {self._first(trainer)} epochs not averaged",
+                override=[f"+trainer.max_steps={needed}", "callbacks=[default,ema]"],
+            )
+
+    def _first(self, trainer: Trainer) -> int:
+        """Epochs before the first that counts."""
+        return int(self.start * cast(int, trainer.max_epochs))
+
     def due(self, trainer: Trainer) -> bool:
         """At the end of an epoch, before it is validated. Once begun it goes on, also in a run that was prolonged."""
-        first = int(self.start * cast(int, trainer.max_epochs))
-        return trainer.is_last_batch and (self.updates > 0 or trainer.current_epoch >= first)
+        return trainer.is_last_batch and (self.updates > 0 or trainer.current_epoch >= self._first(trainer))
 
     def share(self) -> float:
         """The same for all."""
@@ -81,23 +102,26 @@ class StochasticWeightAverage(WeightAverage):
         modes = {part: part.training for part in module.modules()}
         kept = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
         self.show()
-        module.eval()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the mean over all batches
-            norm.train()
-        with torch.random.fork_rng([] if module.device.type == "cpu" else None, device_type=module.device.type):
-            for number, batch in enumerate(islice(self._batches(trainer), self.batch_norm_batches)):
-                module.run_training_batch(trainer.strategy.batch_to_device(batch, module.device), number)
-        for norm, (momentum, count) in zip(norms, kept, strict=True):
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(count)
-        for name, tensor in self._current.items():
-            if name.rpartition(".")[2] in STATISTICS:
-                self.average[name].copy_(trainer.strategy.reduce(tensor.clone(), reduce_op="mean"))
-        self.hide()
-        for part, training in modes.items():
-            part.training = training
+        try:
+            module.eval()
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # the mean over all batches
+                norm.train()
+            own = [] if module.device.type == "cpu" else [module.device]
+            with torch.random.fork_rng(own, device_type=module.device.type):
+                for number, batch in enumerate(islice(self._batches(trainer), self.batch_norm_batches)):
+                    module.run_training_batch(trainer.strategy.batch_to_device(batch, module.device), number)
+            for name, tensor in self._current.items():
+                if name.rpartition(".")[2] in STATISTICS:
+                    self.average[name].copy_(trainer.strategy.reduce(tensor.clone(), reduce_op="mean"))
+        finally:
+            for norm, (momentum, count) in zip(norms, kept, strict=True):
+                norm.momentum = momentum
+                norm.num_batches_tracked.copy_(count)
+            self.hide()
+            for part, training in modes.items():
+                part.training = training
 
     def _batches(self, trainer: Trainer) -> Any:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]

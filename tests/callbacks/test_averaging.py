@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ import lightning_vision as lv
 from lightning_vision import checkpoint as checkpoints
 from lightning_vision.__main__ import main
 from lightning_vision.assembly import build_trainer
+from lightning_vision.callbacks.averaging import WeightAverage
+from lightning_vision.callbacks.swa import StochasticWeightAverage
 from lightning_vision.checkpoint import RAW
 from lightning_vision.config import compose
 from lightning_vision.resolve import resolve
@@ -144,6 +148,7 @@ RUNS = [
     pytest.param(
         [EMA], {"encoder.trainable": False, "preprocessing.cache_encoder_embeddings": False}, id="ema, frozen"
     ),
+    pytest.param([EMA, "trainer.precision=bf16-true", "+trainer.limit_val_batches=0"], {}, id="ema, half precision"),
     pytest.param([SWA, "callbacks.swa.start=0.25", "scheduler=constant"], {}, id="swa"),
 ]
 
@@ -194,6 +199,69 @@ def test_swa_is_the_mean_of_the_ends_with_statistics_of_its_own(table: Path, tmp
     torch.testing.assert_close(saved[f"{norm}.running_var"].double(), variances, rtol=1e-4, atol=1e-5)
     counters = [k for k in saved if k.endswith("num_batches_tracked")]
     assert all(saved[k] == 20 for k in counters), "the norms of the training count on"
+
+
+def test_weights_alone_are_the_average(table: Path, tmp_path: Path) -> None:
+    module, data = lv.build([EMA], **settings(table, tmp_path) | {"epochs": 1})
+    trainer = build_trainer({**module.config, "callbacks": {"ema": module.config["callbacks"]["ema"]}, "logger": {}})
+    for folder, alone in (("all", False), ("weights", True)):
+        trainer.callbacks.append(ModelCheckpoint(tmp_path / folder, "x", save_weights_only=alone))
+    trainer.fit(module, data)
+    whole, weights = (checkpoints.read(tmp_path / folder / "x.ckpt") for folder in ("all", "weights"))
+    assert all(torch.equal(value, weights["state_dict"][name]) for name, value in whole["state_dict"].items())
+    assert any(not torch.equal(value, weights["state_dict"][name]) for name, value in whole[RAW].items())
+    assert RAW not in weights, "nothing goes on from it"
+
+
+@pytest.mark.parametrize(("words", "broken"), [([SWA], "run_training_batch"), ([EMA], "validation_step")])
+def test_an_error_leaves_the_raw_weights(
+    table: Path, tmp_path: Path, words: list[str], broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, data = lv.build([*words, "+trainer.num_sanity_val_steps=0"], **settings(table, tmp_path) | {"epochs": 1})
+    averages = {k: v for k, v in module.config["callbacks"].items() if k in ("ema", "swa")}
+    trainer = build_trainer({**module.config, "callbacks": averages, "logger": {}})
+    (average,) = (c for c in trainer.callbacks if isinstance(c, WeightAverage))
+    raw: dict[str, Tensor] = {}
+
+    def fail(*_: Any) -> None:
+        raw.update({name: tensor.clone() for name, tensor in average._raw.items()})
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(module, broken, fail)
+    with pytest.raises(RuntimeError, match="out of order"):
+        trainer.fit(module, data)
+    now = module.state_dict()
+    assert raw
+    assert all(torch.equal(value, now[name]) for name, value in raw.items())
+    assert not average._raw
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert all(norm.momentum == 0.1 for norm in norms)
+    assert all(norm.num_batches_tracked == 5 for norm in norms)
+    assert norms[0].training == (broken == "run_training_batch")
+
+
+def test_statistics_fork_the_random_numbers_of_their_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    forked: list[Any] = []
+
+    def fork_rng(devices: Any, device_type: str) -> Any:
+        forked.append((list(devices), device_type))
+        return nullcontext()
+
+    average, device = StochasticWeightAverage(), torch.device("cuda", 1)
+    module: Any = SimpleNamespace(device=device, modules=list, eval=lambda: None)
+    monkeypatch.setattr(torch.random, "fork_rng", fork_rng)
+    monkeypatch.setattr(average, "_batches", lambda trainer: [])
+    average._take_statistics(SimpleNamespace(), module, [])  # type: ignore[arg-type]
+    assert forked == [([device], "cuda")]
+
+
+def test_a_run_that_ends_before_an_epoch_that_counts_is_refused(table: Path, tmp_path: Path) -> None:
+    words = [SWA, "callbacks.swa.start=0.2", "scheduler=constant"]
+    with pytest.raises(lv.ConfigError, match="ends before the weights of an epoch") as error:
+        run([*words, "+trainer.max_steps=4"], settings(table, tmp_path), tmp_path)
+    assert "+trainer.max_steps=5" in error.value.overrides
+    run([*words, "+trainer.max_steps=5"], settings(table, tmp_path), tmp_path)
+    assert checkpoints.read(tmp_path / "epoch=0.ckpt")[RAW]
 
 
 def test_what_is_learned_of_the_validation_is_kept(table: Path, tmp_path: Path) -> None:
