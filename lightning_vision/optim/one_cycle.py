@@ -13,8 +13,9 @@ from lightning_vision.types import Between
 class OneCycle(Schedule):
     """Rise to the learning rate, then fall to nearly nothing (Smith & Topin 2018, https://arxiv.org/abs/1708.07120).
 
-    The warm-up is the rise. The rates are those of ``torch.optim.lr_scheduler.OneCycleLR`` with
-    ``cycle_momentum=False``: the peak is the last step of the rise, and the end the last step of the run.
+    The warm-up is the rise: the peak is its last step, and the end the last step of the run. The rates are those of
+    ``torch.optim.lr_scheduler.OneCycleLR`` with ``cycle_momentum=False`` where the rise is a whole number of steps; its
+    peak lies between two steps otherwise, and here at the nearest.
 
     Args:
         optimizer: The optimizer whose groups' rates are scaled.
