@@ -24,6 +24,7 @@ from lightning_vision.settings import (
     OWN,
     for_checkpoint,
     for_resume,
+    found_before,
     override_keys,
     same_data,
     to_predict,
@@ -466,7 +467,11 @@ def _resumed(path: str, cfg: DictConfig, keys: Sequence[str]) -> Plan:
 
     state = checkpoints.read(path)
     kept = state[checkpoints.KEY]
-    plan = resolve(for_resume(kept["config"], plain(cfg), keys))
+    given = plain(cfg)
+    plan = resolve(for_resume(kept["config"], given, keys))
+    for key in found_before(given, keys):
+        plan.reasons[key] = "nothing is looked for when a run goes on: what it began with stays"
+        print(f"{key}: {plan.reasons[key]}")
     for name, target in checkpoints.targets_of(state).items():
         checkpoints.require_same_target(target, plan.outputs[name].target, plan.index.origin)
     trained = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]

@@ -133,6 +133,18 @@ def for_resume(saved: Mapping[str, Any], given: Mapping[str, Any], keys: Sequenc
     return merged
 
 
+def found_before(given: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    """The typed settings that ask to find out what a run that goes on found out when it began.
+
+    Args:
+        given: The config as composed from the command line.
+        keys: The keys that were typed.
+    """
+    trainer = given["trainer"]
+    asked = [name for name in MEASURED if trainer.get(name) == "auto"] + [n for n in FOUND if trainer.get(n) is True]
+    return [f"trainer.{name}" for name in asked if f"trainer.{name}" in keys]
+
+
 def _clashes(key: str, given: Mapping[str, Any], saved: Mapping[str, Any]) -> Iterator[str]:
     """Settings below ``key`` that differ; ``auto`` and null were decided when the run began."""
     if key.removeprefix("preprocessing.") in RESUMED_PREPROCESSING:

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from lightning_vision.errors import ConfigError
-from lightning_vision.settings import for_checkpoint, for_resume, override_keys, same_data, with_trained_classes
+from lightning_vision.settings import (
+    for_checkpoint,
+    for_resume,
+    found_before,
+    override_keys,
+    same_data,
+    with_trained_classes,
+)
 from lightning_vision.types import TargetSpec
 
 
@@ -141,6 +148,12 @@ class TestResume:
         merged = for_resume(run(), typed(**changes), [key])
         assert merged["encoder"] == run()["encoder"]
         assert merged["preprocessing"]["height"] is None
+
+    def test_what_is_asked_for_in_vain_is_named(self) -> None:
+        given = typed(trainer={"precision": "auto", "channels_last": "auto", "find_lr": True, "find_batch_size": False})
+        keys = ["trainer.precision", "trainer.find_lr", "trainer.find_batch_size", "epochs"]
+        assert found_before(given, keys) == ["trainer.precision", "trainer.find_lr"]
+        assert found_before(given, []) == []
 
     @pytest.mark.parametrize("key", ["lr", "encoder", "encoder.width", "experiment"])
     def test_another_model_is_another_run(self, key: str) -> None:
