@@ -26,7 +26,7 @@ from lightning_vision.types import Batch
 
 # Of the free memory, what a step may take.
 SHARE = 0.8
-# Batch sizes that are measured.
+# Batch sizes that are measured, or halves of them where they do not fit.
 MEASURED = (4, 8)
 # Copies of the trained parameters that an optimizer keeps beside their gradients (Adam).
 OF_OPTIMIZER = 2
@@ -59,10 +59,15 @@ def find_batch_size(
     """
     rows = len(data.index.rows("train"))
     batch = first_batches(data, 1, min(max(MEASURED), rows), training=module.views > 1)[0]
-    step = _Step(module, config, device)
-    small, large = (step.memory(_of_size(batch, size)) for size in MEASURED)
-    each = max(1.0, (large - small) / (MEASURED[1] - MEASURED[0]))
-    fixed = max(0.0, small - each * MEASURED[0]) + OF_OPTIMIZER * step.trained_bytes
+    try:
+        step = _Step(module, config, device)
+    except torch.OutOfMemoryError as error:
+        raise _nothing_fits() from error
+    line = step.line(batch)
+    if line is None:
+        return _found(step.largest(batch, 1), "a step of two images does not fit into memory", config)
+    each, fixed = line
+    fixed += OF_OPTIMIZER * step.trained_bytes
     if device.type == "cpu":
         each += WAITING * math.prod(data.train_geometry.shape)
     free = _free(device)
@@ -76,8 +81,21 @@ def find_batch_size(
     size = step.largest(batch, _power_of_two(min(fitting, rows)))
     why = f"{each / 2**20:.3g} MiB an image and {fixed / 2**20:.3g} MiB for the rest"
     why += f" in {SHARE:.0%} of {free / 2**30:.3g} GiB, and {rows} training rows"
+    return _found(size, why, config)
+
+
+def _found(size: int, why: str, config: Mapping[str, Any]) -> Found:
     other = size != config["batch_size"]
     return Found(size, why, config["lr"] * size / config["batch_size"] if other else None)
+
+
+def _nothing_fits() -> ConfigError:
+    return ConfigError(
+        "Not even one image fits into the memory that is free.",
+        given="trainer.find_batch_size=true",
+        expected="a smaller model or smaller images",
+        override="image_size=64",
+    )
 
 
 class _Live(TorchDispatchMode):
@@ -137,6 +155,20 @@ class _Step:
             self.run(batch)
         return float(live.most)
 
+    def line(self, batch: Batch) -> tuple[float, float] | None:
+        """Bytes that each image of a step takes, and those of the rest; None where two images do not fit."""
+        small, large = MEASURED
+        while small >= 1:
+            try:
+                less, more = (self.memory(_of_size(batch, size)) for size in (small, large))
+            except torch.OutOfMemoryError:
+                self.copy.zero_grad(set_to_none=True)
+                small, large = small // 2, large // 2
+                continue
+            each = max(1.0, (more - less) / (large - small))
+            return each, max(0.0, less - each * small)
+        return None
+
     def largest(self, batch: Batch, size: int) -> int:
         """The first of ``size`` and its halves of which a step can be made."""
         while size >= 1:
@@ -147,12 +179,7 @@ class _Step:
                 self.copy.zero_grad(set_to_none=True)
                 torch.cuda.empty_cache()
                 size //= 2
-        raise ConfigError(
-            "Not even one image fits into the memory that is free.",
-            given="trainer.find_batch_size=true",
-            expected="a smaller model or smaller images",
-            override="image_size=64",
-        )
+        raise _nothing_fits()
 
 
 def _free(device: torch.device) -> int | None:

@@ -123,7 +123,7 @@ def _agreed(
 
     def choose() -> tuple[dict[str, Any], dict[str, str]]:
         with unnoticed():
-            reasons = choose_way(plan.config, module, data, probe.strategy.root_device)
+            reasons = choose_way(plan.config, module, data, probe.strategy.root_device, probe.world_size)
         return {name: plan.config["trainer"][name] for name in reasons}, reasons
 
     strategy = probe.strategy

@@ -59,12 +59,12 @@ def first_batches(data: VisionDataModule, count: int, size: int | None = None, t
     return [data.batch(rows[i * size : (i + 1) * size], training) for i in range(full)]
 
 
-def steps_of_run(config: Mapping[str, Any], data: VisionDataModule) -> float:
-    """Training steps (batches) of the whole run; infinite where nothing limits them."""
+def steps_of_run(config: Mapping[str, Any], data: VisionDataModule, processes: int = 1) -> float:
+    """Training steps (batches) of the whole run in each of its processes; infinite where nothing limits them."""
     trainer = config["trainer"]
     limit, epochs = trainer.get("limit_train_batches"), trainer.get("max_epochs")
     items = len(data.index.rows("train")) if data.num_items_per_epoch is None else data.num_items_per_epoch
-    batches: float = math.ceil(items / config["batch_size"])
+    batches: float = math.ceil(math.ceil(items / processes) / config["batch_size"])
     if limit is not None:
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     steps = batches * (math.inf if epochs in (None, -1) else epochs)

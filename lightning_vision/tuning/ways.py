@@ -63,6 +63,9 @@ class Measured:
 class Steps:
     """Training steps of copies of a module on some of its batches, without the optimizer.
 
+    There is one copy for each memory format, and gradients only during a step, so that this takes no more memory than
+    the run with its optimizer does.
+
     Args:
         module: What is copied.
         batches: What the steps are made on, without augmentation (but for tasks that compare views).
@@ -75,16 +78,26 @@ class Steps:
     ) -> None:
         self.module, self.config, self.device = module, config, device
         self.batches = [module.transfer_batch_to_device(batch, device, 0) for batch in batches]
-        self._open: dict[Way, tuple[VisionModule, Any]] = {}
+        # All ways keep the weights in the same precision: of those that are compared, none converts them.
+        self._copies: dict[bool, VisionModule] = {}
+        self._open: dict[Way, tuple[Any, dict[str, Any]]] = {}
         self.results: dict[Way, Measured] = {}
         self._losses: dict[int, float] = {}
 
     def once(self, way: Way, turn: int, counts: bool = True) -> Measured:
         """Make one step and note its cost; the first way that makes a turn gives the loss for the others."""
-        copy, plugin = self._opened(way)
         result = self.results.setdefault(way, Measured())
+        try:
+            self._once(way, turn, counts, result)
+        except torch.OutOfMemoryError:
+            result.wrong = result.wrong or "does not fit into memory"
+        for copy in self._copies.values():
+            copy.zero_grad(set_to_none=True)
+        return result
+
+    def _once(self, way: Way, turn: int, counts: bool, result: Measured) -> None:
+        copy, plugin = self._opened(way)
         batch = self.batches[turn % len(self.batches)]
-        copy.zero_grad(set_to_none=True)
         copy.on_train_batch_start(batch, turn)
         clock = _Clock(self.device)
         with plugin.train_step_context():
@@ -104,24 +117,31 @@ class Steps:
             result.wrong = result.wrong or f"its loss is {value:.4g} instead of {expected:.4g}"
         elif not counts and scaler is None and not _finite(copy):
             result.wrong = result.wrong or "its gradient is not finite"
-        return result
 
     def _opened(self, way: Way) -> tuple[VisionModule, Any]:
         if way not in self._open:
             plugin = trial_trainer(self.config, precision=way.precision, max_steps=1).precision_plugin
-            copy = copy_of(self.module).to(self.device)
-            if copy.views == 1:
-                copy.augmentation = nn.ModuleList()
-            if way.channels_last:
-                copy.use_channels_last()
-            copy = cast(VisionModule, plugin.convert_module(copy)).train()
-            copy.compiled = compiled_steps(copy) if way.compile else {}
-            self._open[way] = copy, plugin
-        return self._open[way]
+            if way.channels_last not in self._copies:
+                self._copies[way.channels_last] = self._copy(plugin, way.channels_last)
+            self._open[way] = plugin, compiled_steps(self._copies[way.channels_last]) if way.compile else {}
+        plugin, compiled = self._open[way]
+        copy = self._copies[way.channels_last]
+        copy.compiled = compiled
+        return copy, plugin
+
+    def _copy(self, plugin: Any, channels_last: bool) -> VisionModule:
+        copy = copy_of(self.module).to(self.device)
+        if copy.views == 1:
+            copy.augmentation = nn.ModuleList()
+        if channels_last:
+            copy.use_channels_last()
+        return cast(VisionModule, plugin.convert_module(copy)).train()
 
     def close(self, way: Way) -> None:
-        """Free the memory of a way."""
+        """Free the memory of a way that no other one needs."""
         self._open.pop(way, None)
+        needed = {other.channels_last for other in self._open}
+        self._copies = {last: copy for last, copy in self._copies.items() if last in needed}
 
 
 class _Clock:
@@ -150,7 +170,7 @@ def _finite(module: nn.Module) -> bool:
 
 
 def choose_way(
-    config: dict[str, Any], module: VisionModule, data: VisionDataModule, device: torch.device
+    config: dict[str, Any], module: VisionModule, data: VisionDataModule, device: torch.device, processes: int = 1
 ) -> dict[str, str]:
     """Put the fastest way into the config where it says ``auto``; return why, by setting.
 
@@ -163,7 +183,7 @@ def choose_way(
         settings.get("channels_last") is True,
     )
     ways = _ways(plain, asked, device)
-    total = steps_of_run(config, data)
+    total = steps_of_run(config, data, processes)
     rounds = MOST if math.isinf(total) else min(MOST, int(SHARE * total / len(ways)) - 1)
     why = _nothing_to_measure(module, device, rounds, total)
     best, reasons = plain, {}
@@ -173,6 +193,9 @@ def choose_way(
         for way in ways[1:]:
             if steps.results[way].median < (1 - GAIN) * steps.results[best].median:
                 best = way
+        for way in ways:
+            if way != best:
+                steps.close(way)
         for name in asked:
             reasons[name] = _told(steps, ways, best, plain)
         if "compile" in asked:
@@ -207,16 +230,17 @@ def _nothing_to_measure(module: VisionModule, device: torch.device, rounds: int,
 
 def _measure(steps: Steps, ways: Sequence[Way], rounds: int) -> None:
     """Let the ways take turns; those that are far behind are left out before long."""
-    plain, alive = ways[0], list(ways)
+    plain, alive, slowest = ways[0], list(ways), math.inf
     for turn in range(rounds + 1):
         for way in list(alive):
             start = time.perf_counter()
             result = steps.once(way, turn, counts=turn > 0)
-            if way == plain and turn == 0:
-                slowest = 5 * (time.perf_counter() - start)
-            late = turn == 0 and time.perf_counter() - start > slowest
+            took = time.perf_counter() - start
+            late = turn == 0 and took > slowest
+            if math.isinf(slowest) and not result.wrong:
+                slowest = 5 * took
             behind = turn >= FEWEST and result.median > 1.2 * min(r.median for r in steps.results.values())
-            if way != plain and (result.wrong or late or behind):
+            if result.wrong or (way != plain and (late or behind)):
                 alive.remove(way)
                 steps.close(way)
 
@@ -227,6 +251,8 @@ def _told(steps: Steps, ways: Sequence[Way], best: Way, plain: Way) -> str:
     share = steps.results[best].median / reference
     count = len(steps.results[best].taken)
     said = f"{share:.2f} of {plain}" if best != plain else f"no other is faster by {GAIN:.0%}"
+    if math.isinf(reference):
+        said = "nothing can be measured" if best == plain else f"{plain} cannot be used"
     found = []
     for way in ways:
         result = steps.results[way]
@@ -239,6 +265,8 @@ def _told(steps: Steps, ways: Sequence[Way], best: Way, plain: Way) -> str:
 def _compiled(steps: Steps, best: Way, rounds: int, total: float) -> tuple[Way, str]:
     """Whether to compile the best way, and why."""
     eager = steps.results[best]
+    if eager.wrong or not eager.taken:
+        return best, "nothing can be measured"
     left = total * statistics.median(eager.elapsed)
     if left < WORTH_COMPILING:
         return best, f"training takes about {left:.0f} s, too short for compiling to pay"
@@ -251,6 +279,8 @@ def _compiled(steps: Steps, best: Way, rounds: int, total: float) -> tuple[Way, 
         for turn in range(1, rounds + 1):
             steps.once(best, turn)
             steps.once(way, turn)
+            if steps.results[way].wrong:
+                break
     except Exception as error:  # dynamo and the compilers behind it raise nearly every type
         return best, f"compiling fails here: {first_lines(error)}"
     finally:
@@ -258,9 +288,9 @@ def _compiled(steps: Steps, best: Way, rounds: int, total: float) -> tuple[Way, 
         with suppress(AttributeError):
             torch.compiler.reset()
     result = steps.results[way]
+    if result.wrong:
+        return best, result.wrong
     share = result.median / eager.median
     gain = total * (statistics.median(eager.elapsed) - statistics.median(result.elapsed))
     said = f"{share:.2f} of {best}; it saves {gain:.0f} s and takes {compiling:.0f} s"
-    if result.wrong:
-        return best, result.wrong
     return (way if share < 1 - GAIN and gain > compiling else best), said

@@ -25,7 +25,7 @@ from lightning_vision.app import _build, _composed
 from lightning_vision.assembly import quiet_lightning
 from lightning_vision.resolve import resolve
 from lightning_vision.tuning.trial import first_batches
-from lightning_vision.tuning.ways import Steps, Way, choose_way
+from lightning_vision.tuning.ways import Measured, Steps, Way, choose_way
 
 CPU, BATCH, STEPS = torch.device("cpu"), 8, 4
 MODELS = (
@@ -50,8 +50,9 @@ def figure(name: str, words: list[str], size: int, folder: str) -> Figure:
     def run(way: Way) -> float:
         def some() -> None:
             for turn in range(STEPS):
-                steps.once(way, turn)
+                steps._once(way, turn, True, Measured())
                 optimizers[way].step()
+                optimizers[way].zero_grad(set_to_none=True)
 
         return cpu_seconds(some)
 

@@ -106,6 +106,34 @@ def test_where_memory_runs_out_the_half_is_tried(built: tuple[Plan, Any, Any], m
     assert tried == [32, 16, 8]
 
 
+@pytest.mark.parametrize("most", [3, 2, 1, 0])
+def test_memory_may_run_out_while_it_is_measured(
+    most: int, built: tuple[Plan, Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = _Step.run
+
+    def run(self: _Step, given: Any) -> None:
+        if len(given["image"]) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        inner(self, given)
+
+    monkeypatch.setattr(_Step, "run", run)
+    if most:
+        assert find_batch_size(built[0].config, *built[1:], CPU).batch_size == min(most, 2)
+        return
+    with pytest.raises(ConfigError, match="Not even one image fits"):
+        find_batch_size(built[0].config, *built[1:], CPU)
+
+
+def test_a_model_that_does_not_fit_is_named(built: tuple[Plan, Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def copied(module: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(batch_size, "copy_of", copied)
+    with pytest.raises(ConfigError, match="Not even one image fits"):
+        find_batch_size(built[0].config, *built[1:], CPU)
+
+
 def test_a_run_takes_it_and_says_so(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = lv.fit(**settings(table, tmp_path, **{"trainer.find_batch_size": True}))
     said = capsys.readouterr().out

@@ -15,9 +15,11 @@ import lightning_vision as lv
 from lightning_vision import compiled
 from lightning_vision.app import _build, _composed
 from lightning_vision.errors import ConfigError
+from lightning_vision.module import VisionModule
 from lightning_vision.resolve import Plan, resolve
 from lightning_vision.testing.discs import write_discs
 from lightning_vision.tuning import run, ways
+from lightning_vision.tuning.trial import copy_of, first_batches, steps_of_run
 from lightning_vision.tuning.ways import Measured, Steps, Way
 
 CPU = torch.device("cpu")
@@ -75,7 +77,7 @@ def test_a_measured_run_that_stays_plain_is_the_plain_run(
 
 
 def test_the_choice_is_kept_when_the_run_goes_on(
-    table: Path, tmp_path: Path, long_run: None, monkeypatch: pytest.MonkeyPatch
+    table: Path, tmp_path: Path, long_run: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def costs(self: Steps, way: Way, turn: int, counts: bool = True) -> Measured:
         return self.results.setdefault(way, Measured([0.5 if way == Way("bf16-mixed", True) else 1.0], [1.0]))
@@ -87,8 +89,10 @@ def test_the_choice_is_kept_when_the_run_goes_on(
     assert first.module.normalize.memory_format == torch.channels_last
     monkeypatch.setattr(run, "choose_way", None)  # nothing is measured again
     last = tmp_path / "one" / "checkpoints" / "last.ckpt"
+    capsys.readouterr()
     again = lv.fit(["epochs=3", "trainer.precision=auto", f"checkpoint={last}", f"output_dir={tmp_path / 'two'}"])
     assert again.module.config["trainer"] == {**chosen, "max_epochs": 3}
+    assert "trainer.precision: nothing is looked for when a run goes on" in capsys.readouterr().out
     assert {k: v.shape for k, v in weights(tmp_path / "two").items()} == {
         k: v.shape for k, v in weights(tmp_path / "one").items()
     }
@@ -124,6 +128,56 @@ def test_a_loss_that_is_wrong_is_never_chosen(
     assert "bf16-mixed its loss is" in reasons["precision"]
 
 
+@pytest.mark.parametrize("half_fits", [True, False])
+def test_what_does_not_fit_into_memory_is_left_out(
+    half_fits: bool, table: Path, tmp_path: Path, long_run: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = VisionModule.training_step
+
+    def step(self: VisionModule, *given: Any) -> Any:
+        if not (half_fits and torch.is_autocast_enabled("cpu")):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inner(self, *given)
+
+    monkeypatch.setattr(VisionModule, "training_step", step)
+    plan, module, data = built(table, tmp_path, **{"trainer.precision": "auto", "trainer.compile": "auto"})
+    said = ways.choose_way(plan.config, module, data, CPU)["precision"]
+    assert "32-true does not fit into memory" in said
+    assert plan.config["trainer"]["precision"] == ("bf16-mixed" if half_fits else "32-true")
+    assert said.startswith("32-true cannot be used; 3 steps" if half_fits else "nothing can be measured; 0 steps")
+    assert plan.config["trainer"]["compile"] is False
+
+
+def test_all_precisions_share_one_copy_and_no_gradient_stays(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies: list[Any] = []
+    monkeypatch.setattr(ways, "copy_of", lambda module: copies.append(copy_of(module)) or copies[-1])
+    plan, module, data = built(table, tmp_path)
+    steps = Steps(module, first_batches(data, 1), plan.config, CPU)
+    tried = [Way(precision, last) for last in (False, True) for precision in ("32-true", "bf16-mixed")]
+    for way in tried:
+        assert steps.once(way, 0).median > 0
+        assert all(p.grad is None for copy in copies for p in copy.parameters())
+    assert len(copies) == 2
+    steps.close(tried[2])
+    assert list(steps._copies) == [False, True]
+    steps.close(tried[3])
+    assert list(steps._copies) == [False]
+
+
+def test_steps_are_those_of_each_process(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"trainer.devices": 2, "trainer.accelerator": "cpu", "trainer.strategy": "ddp_spawn"}
+    plan, module, data = built(table, tmp_path, **AUTO, **values)
+    rows = len(data.index.rows("train"))
+    assert [steps_of_run(plan.config, data, n) for n in (1, 2, 5)] == [2 * -(-rows // (8 * n)) for n in (1, 2, 5)]
+    told: list[Any] = []
+    monkeypatch.setattr(run, "choose_way", lambda *given: told.append(given[-1]) or {})
+    monkeypatch.setenv(run.CHOICES, "")
+    run.tune(plan, module, data)
+    assert told == [2]
+
+
 def test_a_short_run_is_not_measured(table: Path, tmp_path: Path) -> None:
     plan, module, data = built(table, tmp_path, **AUTO, **{"trainer.compile": "auto"})
     (line,) = run.tune(plan, module, data)
@@ -142,7 +196,7 @@ def test_compiling_counts_against_what_is_left(
     clock = iter([0.0, compiling])
     monkeypatch.setattr(ways.time, "perf_counter", lambda: next(clock))
     steps: Any = Steps.__new__(Steps)
-    steps.results, steps._open = {eager: Measured([seconds[0]], [seconds[0]])}, {}
+    steps.results, steps._open, steps._copies = {eager: Measured([seconds[0]], [seconds[0]])}, {}, {}
 
     def once(way: Way, turn: int, counts: bool = True) -> None:
         if counts:
