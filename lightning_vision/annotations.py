@@ -10,7 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_vision.errors import listed, nearest
+from lightning_vision.errors import ConfigError, listed, nearest
+from lightning_vision.overrides import override
 from lightning_vision.signatures import COMPUTED, REQUIRED, Module, Parameter, dotted, find, literal
 from lightning_vision.types import Between
 
@@ -274,3 +275,33 @@ def suggestion(kind: Kind, value: Any, default: Any) -> Any:
         candidates.append(list(default) if isinstance(default, tuple) else default)
     candidates.append(kind.example)
     return next((c for c in candidates if kind.allows(c) and c not in ([], {})), COMPUTED)
+
+
+def check_value(key: str, value: Any, parameter: Parameter, node: Mapping[str, Any]) -> None:
+    """Refuse a value that an argument does not allow.
+
+    Args:
+        key: The setting, for the message.
+        value: Its value.
+        parameter: The argument that it goes to.
+        node: The whole config node, which option functions read.
+
+    Raises:
+        ConfigError: The message ends with the nearest value that is allowed.
+    """
+    kind = kind_of(parameter, node)
+    if kind.allows(value):
+        return
+    better = suggestion(kind, value, parameter.default)
+    words = {spelled(o): o for o in kind.options}
+    raise ConfigError(
+        f"{key} cannot be {_shown(value)}",
+        given=override(key, value),
+        expected=kind.text,
+        nearest=nearest(str(value), words.values()),
+        override=f"~{key}" if better is COMPUTED else override(key, better),
+    )
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from lightning_vision import checkpoint as checkpoints
 from lightning_vision.allocator import keep_freed_memory
-from lightning_vision.config import instantiate
+from lightning_vision.config import instantiate, refused
 from lightning_vision.data.datamodule import VisionDataModule
 from lightning_vision.data.embeddings import EmbeddingCache, worth_caching
 from lightning_vision.data.index import SampleIndex
@@ -140,7 +140,11 @@ def _assemble(
     optimizer = config["optimizer"]
 
     def configure(groups: list[dict[str, Any]], total_steps: int, steps_per_epoch: int) -> tuple[Optimizer, Any]:
-        built = cast(Any, instantiate(optimizer, Optimizer))(groups)
+        part = cast(Any, instantiate(optimizer, Optimizer))
+        try:
+            built = part(groups)
+        except (TypeError, ValueError) as error:
+            raise refused("optimizer", optimizer["_target_"], error) from error
         known = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch, "mode": better(config["monitor"])}
         signature = describe(config["scheduler"]["_target_"])
         asked = () if signature is None else signature.injected or signature.parameters  # torch's own declare nothing

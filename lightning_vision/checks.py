@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence, Set
 from typing import Any
 
-from lightning_vision.annotations import kind_of, spelled, suggestion
+from lightning_vision.annotations import check_value, kind_of, suggestion
 from lightning_vision.config import refuse_untrusted
 from lightning_vision.errors import ConfigError, listed, nearest
+from lightning_vision.optim.checks import check_kind
 from lightning_vision.options import expand, load_option
 from lightning_vision.overrides import override
 from lightning_vision.recipes import check_template, point_to_template
@@ -46,6 +47,7 @@ def _check_all(root: dict[str, Any], choices: Mapping[str, Any], typed: Sequence
     expand(root)
     if root.get("outputs"):
         _check_outputs(root["outputs"], first, choices)
+    check_kind(root["optimizer"])
     for key in sorted(root, key=lambda key: key not in first):
         if isinstance(root[key], dict) and key != "template":
             _check_node(key, root[key], root, choices)
@@ -92,7 +94,7 @@ def _check_root(root: Mapping[str, Any], choices: Mapping[str, Any]) -> None:
         if key in settings.parameters:
             if key == "output_dir" and not isinstance(value, str):
                 value = None if value is None else str(value)
-            _check_value(key, value, settings.parameters[key], root)
+            check_value(key, value, settings.parameters[key], root)
         elif key not in known:
             raise unknown_key(key, value, {k: v for k, v in root.items() if k != key}, choices)
         elif value is not None and not isinstance(value, dict):
@@ -154,6 +156,8 @@ def _check_part(key: str, node: dict[str, Any], choices: Mapping[str, Any]) -> N
         if ours:
             raise _no_target(key, target)
         return
+    if not ours and (left := _left_over(key, node, signature, choices)):
+        raise left
     for name in node:
         if name in signature.injected:
             raise ConfigError(
@@ -195,26 +199,7 @@ def _check_setting(
         raise ConfigError(f"{full_key} must be given", expected=kind.text, override=path_like)
     value = node.get(name, REQUIRED)
     if with_values and value is not REQUIRED and not (isinstance(value, dict) and "_target_" in value):
-        _check_value(full_key, value, parameter, node)
-
-
-def _check_value(key: str, value: Any, parameter: Parameter, node: Mapping[str, Any]) -> None:
-    kind = kind_of(parameter, node)
-    if kind.allows(value):
-        return
-    better = suggestion(kind, value, parameter.default)
-    words = {spelled(o): o for o in kind.options}
-    raise ConfigError(
-        f"{key} cannot be {_shown(value)}",
-        given=override(key, value),
-        expected=kind.text,
-        nearest=nearest(str(value), words.values()),
-        override=f"~{key}" if better is COMPUTED else override(key, better),
-    )
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+        check_value(full_key, value, parameter, node)
 
 
 def _no_target(key: str, target: str) -> ConfigError:
@@ -237,23 +222,29 @@ def _no_target(key: str, target: str) -> ConfigError:
 def _left_over(
     key: str, node: Mapping[str, Any], signature: Signature, choices: Mapping[str, Any]
 ) -> ConfigError | None:
-    """Another class in the place of an option's: settings of the option that the class does not take."""
+    """Another class in the place of an option's: settings and values of the option that the class does not take."""
     options = options_of(key) if key in groups() else {}
     option = str(choices.get(key))
     file = load_option(key, option) if option in options else {}
     target = str(node["_target_"])
     if file.get("_target_") in (None, target):
         return None
-    unfit = [n for n in node if n in file and n not in signature.parameters and n not in HYDRA_KEYS]
+    taken = {name: p for name, p in signature.parameters.items() if name not in ("params", *signature.injected)}
+    unknown = [n for n in node if n in file and n not in HYDRA_KEYS and not signature.takes_any and n not in taken]
+    # Values that were typed beside the class are judged by themselves.
+    brought = [n for n in taken if n in node and n in file and node[n] == file[n]]
+    other = [n for n in brought if not kind_of(taken[n], node).allows(node[n])]
+    unfit = [*unknown, *other]
     if not unfit:
         return None
     own = next((name for name in options if load_option(key, name).get("_target_") == target), None)
     # Hydra takes nothing out that is null.
     removable = all(node[name] is not None for name in unfit)
     without = " ".join([f"{key}._target_={target}", *(f"~{key}.{name}" for name in unfit)]) if removable else None
-    taken = [name for name in signature.parameters if name not in ("params", *signature.injected)]
+    said = [f"has no setting {listed(unknown, 8)}"] if unknown else []
+    said += [f"takes another kind of {listed(other, 8)}"] if other else []
     return ConfigError(
-        f"{target} has no setting {listed(unfit, 8)}, which conf/{key}/{option}.yaml brings along",
+        f"{target} {' and '.join(said)}, which conf/{key}/{option}.yaml brings along",
         given=f"{key}._target_={target}",
         expected=f"settings of {listed(taken, 20)}",
         override=f"{key}={own}" if own else without,

@@ -254,12 +254,13 @@ def instantiate(node: Any, kind: type = object, /, **injected: Any) -> Any:
             return partial(part, **injected) if injected else part
         return part(**injected)
     except InstantiationException as error:
-        raise _refused(name, target, error.__cause__ or error) from error
+        raise refused(name, target, error.__cause__ or error) from error
     except (TypeError, ValueError) as error:
-        raise _refused(name, target, error) from error
+        raise refused(name, target, error) from error
 
 
-def _refused(name: str, target: str, cause: BaseException) -> VisionError:
+def refused(name: str, target: str, cause: BaseException) -> VisionError:
+    """Word what a constructor said against the settings of a part; ``name`` is its key, as far as it is known."""
     if isinstance(cause, VisionError):
         return cause
     from lightning_vision.unknown import chosen

@@ -24,6 +24,7 @@ from lightning_vision.compiled import compiled_steps
 from lightning_vision.data.embeddings import EmbeddingCache
 from lightning_vision.decoders.base import Decoder
 from lightning_vision.encoders.base import Encoder
+from lightning_vision.errors import ConfigError
 from lightning_vision.head import Head, HeadOutput
 from lightning_vision.inference.original import score_at_original_size
 from lightning_vision.inlet import Features
@@ -35,6 +36,8 @@ from lightning_vision.types import Batch, Geometry, PixelStats
 Outputs = Callable[[Tensor], dict[str, HeadOutput]]
 # Floats that fit into the cache of a core, with the bytes that they are made of.
 IN_CACHE = 2**18
+# What torch says of a BatchNorm that has nothing to take a variance of.
+ONE_VALUE = "Expected more than 1 value per channel when training"
 
 
 class Normalize(nn.Module):
@@ -309,10 +312,23 @@ class VisionModule(LightningModule):
         """Augment, predict, and return the loss, summed over the outputs.
 
         Where images are mixed, the training figures count the class that has the largest share in each image or pixel.
+
+        Raises:
+            ConfigError: A BatchNorm gets one value of each channel, from one image and one place of its map.
         """
         if len(self.augmentation) or self.views > 1:
             batch = self._augmented(batch, torch.Generator().manual_seed(int(torch.randint(2**62, ()))))
-        outputs, losses = self._outputs_and_losses(batch)
+        try:
+            outputs, losses = self._outputs_and_losses(batch)
+        except ValueError as error:
+            if not str(error).startswith(ONE_VALUE):
+                raise
+            raise ConfigError(
+                "This model has a BatchNorm behind a pooling or on a map of one place: a single image has no variance.",
+                given=f"a training batch of one image (batch_size={self.config.get('batch_size', 1)})",
+                expected="at least 2 images in a batch; more are better",
+                override="batch_size=2",
+            ) from error
         loss = self._total(losses)
         # Added up in a tensor: a metric costs ten times as much a step.
         samples = len(batch["index"])

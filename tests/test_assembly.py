@@ -168,7 +168,8 @@ def test_a_figure_that_no_epoch_reports_is_refused_before_the_first(
 
 def test_the_optimizer_gets_its_groups_and_the_encoders_rate(table: Path) -> None:
     words = ("encoder=unet", "encoder.base_channels=4", "lr=0.5", "encoder_lr_factor=0.01", "optimizer=sgd")
-    module = build_module(plan(table, *words))
+    settings = plan(table, *words)
+    module = build_module(settings)
     module._steps = lambda: (10, 5)  # type: ignore[method-assign]
     groups = module.configure_optimizers()["optimizer"].param_groups
     rates = {g["name"]: (g["initial_lr"], g["weight_decay"]) for g in groups}
@@ -180,6 +181,9 @@ def test_the_optimizer_gets_its_groups_and_the_encoders_rate(table: Path) -> Non
     }
     count = sum(p.numel() for g in groups for p in g["params"])
     assert count == sum(p.numel() for p in module.parameters() if p.requires_grad)
+    settings.config["optimizer"]["dampening"] = 0.5
+    with pytest.raises(ConfigError, match=r"optimizer cannot be built.*zero dampening"):
+        module.configure_optimizers()
 
 
 def test_cached_features_are_those_of_image_and_mirror_image(table: Path) -> None:

@@ -163,6 +163,16 @@ def test_colours_change_in_each_image_of_a_sample_by_itself() -> None:
     assert torch.equal(changed["image"][:, 3:], image[:, 3:])
 
 
+def test_a_batch_of_one_that_batch_norm_cannot_use_is_an_error_for_people() -> None:
+    module = build().train()
+    norm = nn.BatchNorm1d(3)
+    module.head().decoder.register_forward_hook(lambda decoder, given, logits: norm(logits))
+    two = {name: value[:2] for name, value in batch().items()}
+    assert module.training_step(two, 0) > 0
+    with pytest.raises(ConfigError, match=r"(?s)batch of one image.*try: +batch_size=2"):
+        module.training_step({name: value[:1] for name, value in two.items()}, 0)
+
+
 def test_an_empty_batch_of_a_short_rank_counts_for_nothing() -> None:
     module = build().eval()
     module.validation_step(batch(), 0)

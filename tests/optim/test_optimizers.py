@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import nn
 from torch.optim import Optimizer
 
 import lightning_vision as lv
 from lightning_vision.checkpoint import assert_plain
+from lightning_vision.checks import plain
 from lightning_vision.config import compose, instantiate
 from lightning_vision.optim.checks import check_optimizer
 from lightning_vision.optim.groups import parameter_groups
@@ -90,6 +93,8 @@ def test_lamb_is_its_paper_on_what_is_decayed_and_adam_on_the_rest() -> None:
         (["optimizer._target_=torch.optim.SGD"], "optimizer=sgd"),
         (["optimizer._target_=torch.optim.RMSprop", "optimizer=sgd"], "optimizer=rmsprop"),
         (["optimizer._target_=torch.optim.ASGD"], "~optimizer.betas ~optimizer.eps"),
+        (["optimizer._target_=torch.optim.Adafactor"], "Adafactor ~optimizer.betas ~optimizer.eps"),
+        (["optimizer._target_=torch.optim.Adafactor", "~optimizer.betas"], "another kind of eps"),
     ],
 )
 def test_what_another_optimizer_does_not_take_is_refused_with_what_does(words: list[str], message: str) -> None:
@@ -102,10 +107,8 @@ def test_what_another_optimizer_does_not_take_is_refused_with_what_does(words: l
     ("words", "message"),
     [
         (["scheduler.warmup=3", "scheduler.warmup_epochs=1"], "given twice"),
-        (
-            ["optimizer._target_=torch.optim.LBFGS", "~optimizer.betas", "~optimizer.eps", "~optimizer.weight_decay"],
-            "no groups of parameters",
-        ),
+        (["optimizer._target_=torch.optim.LBFGS"], r"(?s)no groups of parameters.*try: +optimizer=adamw$"),
+        (["optimizer._target_=torch.nn.Linear"], r"(?s)is no optimizer.*try: +optimizer=adamw$"),
         (["optimizer.lr=null"], "must be given"),
     ],
 )
@@ -118,3 +121,40 @@ def test_a_run_needs_a_schedule() -> None:
     config = {**compose(), "scheduler": None}
     with pytest.raises(lv.ConfigError, match="scheduler=constant"):
         check_optimizer(config)
+
+
+@cache
+def config_of(words: str) -> dict[str, Any]:
+    return plain(compose(words.split()))
+
+
+ADAFACTOR = "optimizer._target_=torch.optim.Adafactor ~optimizer.betas ~optimizer.eps"
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "wrong", "better"),
+    [
+        ("optimizer=adamw", "weight_decay", -0.1, "optimizer.weight_decay=0.01"),
+        ("optimizer=adamw", "weight_decay", None, "optimizer.weight_decay=0.01"),
+        ("optimizer=adamw", "betas", [1.0, 2.0], "optimizer.betas=[0.9,0.999]"),
+        ("optimizer=adamw", "betas", 0.9, "optimizer.betas=[0.9,0.999]"),
+        ("optimizer=adamw", "eps", -1, "optimizer.eps=1e-08"),
+        ("optimizer=muon", "weight_decay", -1, "optimizer.weight_decay=0.01"),
+        ("optimizer=muon", "betas", [0.9], "optimizer.betas=[0.9,0.95]"),
+        ("optimizer=sgd", "momentum", -1, "optimizer.momentum=0.9"),
+        ("optimizer=sgd", "momentum", 0, "optimizer.nesterov=false"),
+        (ADAFACTOR, "eps", 0.1, "optimizer.eps=[null,0.001]"),
+    ],
+)
+def test_values_out_of_range_are_refused_with_one_that_works(words: str, name: str, wrong: Any, better: str) -> None:
+    config = config_of(words)
+    config = {**config, "optimizer": {**config["optimizer"], name: wrong}}
+    with pytest.raises(lv.ConfigError) as caught:
+        check_optimizer(config)
+    assert [word for line in caught.value.overrides for word in shlex.split(line)] == [better]
+    key, _, value = better.removeprefix("optimizer.").partition("=")
+    config["optimizer"][key] = yaml.safe_load(value)
+    if isinstance(config["optimizer"][key], str):  # YAML wants a point in 1e-08
+        config["optimizer"][key] = float(value)
+    check_optimizer(config)
+    instantiate(config["optimizer"], Optimizer)([{"params": list(network().parameters())}])
