@@ -122,8 +122,13 @@ def with_ludwig(
 
 def _composed(typed: list[str], values: Mapping[str, Any]) -> DictConfig:
     known = groups()
-    typed = typed + [f"{k}={grammar(v)}" for k, v in values.items() if k in known and not isinstance(v, Mapping)]
-    return composed(typed, {k: v for k, v in values.items() if k not in known or isinstance(v, Mapping)})
+
+    def is_word(key: str, value: Any) -> bool:
+        one_transform = key == "augmentation" and isinstance(value, Mapping) and "type" in value
+        return key in known and (one_transform or not isinstance(value, Mapping))
+
+    typed = typed + [f"{k}={grammar(v)}" for k, v in values.items() if is_word(k, v)]
+    return composed(typed, {k: v for k, v in values.items() if not is_word(k, v)})
 
 
 def composed(words: Sequence[str], values: Mapping[str, Any] | None = None, name: str = "config") -> DictConfig:

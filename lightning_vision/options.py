@@ -93,11 +93,16 @@ def part(group: str, value: Any, key: str) -> dict[str, Any] | None:
     )
 
 
-def transforms(written: str) -> dict[str, dict[str, Any]] | None:
-    """Return the nodes of a list of transforms, by name: ``[random_blur,{type:random_rotate,degree:10}]``.
+def transforms(written: str) -> dict[str, dict[str, Any]] | list[str] | None:
+    """Read a list of transforms, such as ``[random_blur,{type: random_rotate, degree: 10}]``.
 
-    A second one of a type is named ``TYPE_2``. A name may also be that of several, such as a preset. None: these are
-    several lists, with commas between them.
+    Args:
+        written: In Hydra's grammar.
+
+    Returns:
+        The names, where the list holds names alone and none is there twice: Hydra puts them together. Otherwise the
+        nodes by name, in the order of the list; a second one of a type is named ``TYPE_2``, and so it is where a name
+        stands for several, as a preset does. None: these are several lists of names, with commas between them.
 
     Raises:
         ConfigError: The list cannot be read, or a name is unknown.
@@ -110,21 +115,28 @@ def transforms(written: str) -> dict[str, dict[str, Any]] | None:
     except HydraException as error:
         raise _no_transform(written) from error
     if override.is_sweep_override():
+        if "{" in written:
+            raise ConfigError(
+                "A sweep over augmentations holds names, and lists of names.",
+                given=f"augmentation={written}",
+                override="-m augmentation=none,[random_rotate],[light,mixup] augmentation.random_rotate.degree=10",
+            )
         return None
-    given = override.value()
+    entries = [dict(e) if isinstance(e, Mapping) else {"type": e} for e in cast(list[Any], override.value())]
     found: dict[str, dict[str, Any]] = {}
-    for entry in cast(list[Any], given):
-        settings = dict(entry) if isinstance(entry, Mapping) else {"type": entry}
-        name = settings.pop("type", None)
+    plain = True
+    for entry in entries:
+        name, settings = entry.get("type"), {k: v for k, v in entry.items() if k != "type"}
         if not isinstance(name, str):
-            raise _no_transform(entry)
+            raise _no_transform(written)
         nodes = _transforms_of(name)
         if settings and len(nodes) != 1:
-            raise _no_transform(entry)
+            raise _no_transform(written)
+        plain = plain and not settings and not set(nodes) & set(found)
         for kind, node in nodes.items():
             count = sum(key == kind or (key.startswith(f"{kind}_") and key[len(kind) + 1 :].isdigit()) for key in found)
             found[kind if not count else f"{kind}_{count + 1}"] = node | settings
-    return found
+    return [entry["type"] for entry in entries] if plain and entries else found
 
 
 def _transforms_of(name: str) -> dict[str, dict[str, Any]]:

@@ -38,6 +38,8 @@ def split(word: str) -> tuple[str, str, str] | None:
 def is_path_key(key: str) -> bool:
     """Tell whether the values of a key are files or folders (``data.path``, ``encoder.weights``, ``source`` ...)."""
     last = key.rpartition(".")[2]
+    if last == "drop_path":  # the rate of stochastic depth
+        return False
     # A loss's weights are numbers.
     return (last.endswith(_PATH_ENDINGS) or last == "pretrained_model_name_or_path") and not key.startswith("loss.")
 
@@ -98,7 +100,7 @@ def quote_path(word: str, multirun: bool = False) -> str:
 
 
 _LIST_OF_NAMES = re.compile(r"\[\s*([\w.]+(?:\s*,\s*[\w.]+)*)\s*\]")
-_SAID_OF_AUGMENTATION = {"false": "none", "true": "standard"}
+_SAID_OF_AUGMENTATION = {"false": "none", "null": "none", "true": "standard"}
 
 
 def spread(word: str) -> list[str]:
@@ -128,18 +130,18 @@ def spread(word: str) -> list[str]:
 
 
 def _augmentation(value: str) -> list[str]:
-    """The words for an augmentation: its name, a truth value, or a list of transforms."""
-    names = _LIST_OF_NAMES.fullmatch(value)
-    if names is None and not value.startswith("["):
+    """The words for an augmentation: its name, a truth value, or a list of transforms, of one without brackets too."""
+    value = f"[{value}]" if value.startswith("{") else value
+    if not value.startswith("[") and "{" not in value:
         said = [_SAID_OF_AUGMENTATION.get(v.strip("'\"").lower(), v) for v in value.split(",")]
         return [f"augmentation={','.join(said)}"]
-    if names is not None and len(listed := re.split(r"\s*,\s*", names[1])) == len(set(listed)):
-        return [f"augmentation=[{','.join(listed)}]"]
     from lightning_vision.options import transforms
 
     found = transforms(value)
     if found is None:  # several lists, to sweep over
         return [f"augmentation={value}"]
+    if isinstance(found, list):
+        return [f"augmentation=[{','.join(found)}]"]
     return ["augmentation=none", *(f"+augmentation.{name}={grammar(node)}" for name, node in found.items())]
 
 
@@ -167,6 +169,8 @@ def grammar(value: Any) -> str:
         return "{" + ",".join(f"{_grammar_key(k)}:{grammar(v)}" for k, v in value.items()) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ",".join(grammar(v) for v in value) + "]"
+    if hasattr(value, "item"):  # a number of NumPy or torch
+        value = value.item()
     return quote(value) if isinstance(value, str) else repr(value)
 
 

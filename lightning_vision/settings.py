@@ -30,6 +30,8 @@ OWN_WHEN_RESUMED = ("epochs", "data", "trainer", "callbacks", "logger")
 # Settings of the trainer that are measured where they are auto, with the plain value; and those that ask for a search.
 MEASURED = {"precision": "32-true", "channels_last": False, "compile": False}
 FOUND = ("find_batch_size", "find_lr")
+# Settings whose null is a value, and nothing that was decided when the run began.
+OFF_WHEN_NULL = ("num_items_per_epoch", "images_per_class", "encoder_layer_decay", "calibrate", "tied")
 PLACES = ("action", "checkpoint", "source", "output_dir")
 
 
@@ -154,7 +156,12 @@ def _clashes(key: str, given: Mapping[str, Any], saved: Mapping[str, Any]) -> It
     for name in key.split("."):
         here = here.get(name) if isinstance(here, Mapping) else None
         there = there.get(name) if isinstance(there, Mapping) else None
-    if here is None or here == "auto" or (isinstance(here, Mapping) and here.get("auto") is True) or here == there:
+    if key == "augmentation":  # as a whole: what is left out, or in another order, would change it too
+        if list((here or {}).items()) != list((there or {}).items()):
+            yield f"augmentation={listed(here or ['none'], 40)}, in the checkpoint {listed(there or ['none'], 40)}"
+        return
+    undecided = here is None and key not in OFF_WHEN_NULL
+    if undecided or here == "auto" or (isinstance(here, Mapping) and here.get("auto") is True) or here == there:
         return
     if isinstance(here, Mapping) and isinstance(there, Mapping):
         for name in here:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lightning_vision import compose
@@ -155,6 +156,10 @@ class TestAugmentation:
             ("augmentation=[{p: 0.5}]", "their type with settings"),
             ("augmentation=[color_jitter", "their type with settings"),
             ("augmentation=[{type: views, p: 0.5}]", "their type with settings"),
+            ("augmentation=[null]", "their type with settings"),
+            ("augmentation=[true,random_blur]", "their type with settings"),
+            ("augmentation=none,[{type: random_rotate, degree: 5}]", "A sweep over augmentations"),
+            ("augmentation=[none],[{type: random_rotate, degree: 5}]", "A sweep over augmentations"),
         ],
     )
     def test_what_is_wrong_is_named(self, word: str, message: str) -> None:
@@ -162,5 +167,24 @@ class TestAugmentation:
             compose([word])
 
     def test_several_lists_are_a_sweep(self) -> None:
-        word = "augmentation=[random_horizontal_flip],[{type: color_jitter}]"
-        assert spread(word) == [word]
+        for word in ("augmentation=[random_horizontal_flip],[light,mixup]", "augmentation=none,[light,mixup],strong"):
+            assert spread(word) == [word]
+
+    def test_a_transform_that_a_preset_has_too_comes_twice(self) -> None:
+        """Neither is lost in the other: the list is applied in its order."""
+        found = expanded("augmentation=[light,random_rotate]")["augmentation"]
+        assert [(k, n["degree"]) for k, n in found.items() if "rotate" in k] == [
+            ("random_rotate", 10.0),
+            ("random_rotate_2", 15.0),
+        ]
+
+    @pytest.mark.parametrize("said", [{"type": "random_rotate", "degree": np.float32(10)}, None])
+    def test_one_transform_needs_no_list_and_none_is_none(self, said: Any) -> None:
+        found = expanded(augmentation=said)["augmentation"]
+        assert {name: node["degree"] for name, node in found.items()} == ({} if said is None else {"random_rotate": 10})
+        assert (
+            expanded("augmentation={type: random_rotate, degree: 10}")["augmentation"]["random_rotate"]["degree"] == 10
+        )
+
+    def test_the_rate_of_stochastic_depth_is_no_path(self) -> None:
+        assert expanded("encoder=convnext", "encoder.drop_path=0.1")["encoder"]["drop_path"] == 0.1

@@ -21,6 +21,7 @@ from lightning_vision.reports.text import class_label, fit, font
 from lightning_vision.types import Batch, TargetSpec
 
 SAMPLES, DRAWS = 6, 8
+MOST_LABELS = 4  # that are written below an image
 TILE = 168  # longest side of an image
 LINE = 18
 
@@ -75,10 +76,11 @@ def _pictures(batch: Batch, target: TargetSpec, num_inputs: int) -> list[Picture
 
 
 def _shares(shares: Tensor, class_names: Sequence[str]) -> str:
-    """The labels of a mixed image, a line each."""
-    most = shares.topk(min(2, len(shares)))
-    found = zip(most.values.tolist(), most.indices.tolist(), strict=True)
-    return "\n".join(f"{share:.2f} {class_label(i, class_names[i])}" for share, i in found if share >= 0.005)
+    """The labels of a mixed image, a line each, those with the largest shares first."""
+    found = [(share, i) for i, share in enumerate(shares.tolist()) if 0.005 <= share <= 1]
+    lines = [f"{share:.2f} {class_label(i, class_names[i])}" for share, i in sorted(found, reverse=True)]
+    more = [f"and {len(lines) - MOST_LABELS} more"] if len(lines) > MOST_LABELS else []
+    return "\n".join([*lines[:MOST_LABELS], *more]) or "no label"
 
 
 def augmentation_sheet(
