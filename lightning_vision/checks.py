@@ -11,9 +11,10 @@ from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.optim.checks import check_kind
 from lightning_vision.options import expand, load_option
 from lightning_vision.overrides import override
-from lightning_vision.recipes import check_template, point_to_template
+from lightning_vision.recipes import pristine
 from lightning_vision.searchpath import default_of, groups, options_of
 from lightning_vision.signatures import COMPUTED, REQUIRED, Parameter, Signature, classes_in, describe, source_file
+from lightning_vision.template import check_template, point_to_template
 from lightning_vision.unknown import HYDRA_KEYS, SETTINGS, chosen, no_settings, unknown_key
 
 # Parts that no run can do without.
@@ -32,12 +33,14 @@ def check(cfg: Any, choices: Mapping[str, Any] | None = None, typed: Sequence[st
     Raises:
         ConfigError: A name or a value is wrong; the message ends with an override that works.
     """
-    check_template(cfg)
     choices = chosen() if choices is None else choices
+    template = pristine(choices.get("template"))
+    check_template(cfg, template, [word.lstrip("+~").partition("=")[0] for word in typed])
     try:
         _check_all(plain(cfg), choices, typed)
     except ConfigError as error:
-        point_to_template(error, cfg, choices)
+        if template:
+            point_to_template(error, plain(cfg, resolve=False), template)
         raise
 
 
@@ -46,6 +49,12 @@ def _check_all(root: dict[str, Any], choices: Mapping[str, Any], typed: Sequence
     first = {word.lstrip("+~").partition("=")[0].partition(".")[0] for word in typed}
     expand(root)
     if root.get("outputs"):
+        if root.get("template"):
+            raise ConfigError(
+                "A template describes a model with one output: its task, decoder and loss would not reach others.",
+                given=f"template={choices.get('template')}, and outputs {listed(root['outputs'])}",
+                override="outputs=null",
+            )
         _check_outputs(root["outputs"], first, choices)
     check_kind(root["optimizer"])
     for key in sorted(root, key=lambda key: key not in first):

@@ -96,6 +96,7 @@ def read(argv: Sequence[str]) -> CommandLine:
                 expected="one action, and overrides of the form key=value",
                 override=f"python -m lightning_vision {line.action}",
             )
+    _force_hyperparameters(line)
     keys = {word.partition("=")[0] for word in line.overrides}
     if line.action is None and "cache" in keys and "action" not in keys:
         line.action = "cache"  # cache=list: nothing else is meant
@@ -103,6 +104,15 @@ def read(argv: Sequence[str]) -> CommandLine:
         line.overrides.append(f"action={line.action}")
         line.words.append(line.overrides[-1])
     return line
+
+
+def _force_hyperparameters(line: CommandLine) -> None:
+    """Where templates are swept over, Hydra first composes without any of them: their settings must be forced in."""
+    swept = any(word.startswith("template=") and "," in word for word in line.overrides)
+    if not (line.multirun and swept):
+        return
+    for words in (line.words, line.overrides):
+        words[:] = [f"++{word}" if word.startswith("template.") else word for word in words]
 
 
 def _action(word: str) -> str:

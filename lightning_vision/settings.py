@@ -112,7 +112,8 @@ def for_resume(saved: Mapping[str, Any], given: Mapping[str, Any], keys: Sequenc
             else:
                 _set(merged[group], names[1:], given[group])
             continue
-        clash = ["it chooses many settings at once"] if group == "experiment" else list(_clashes(key, given, saved))
+        many = group in ("experiment", "template")
+        clash = ["it sets many settings at once"] if many else list(_clashes(key, given, saved))
         if clash:
             raise ConfigError(
                 f"{key} cannot change when a run goes on.",

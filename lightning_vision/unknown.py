@@ -40,6 +40,13 @@ def unknown_key(key: str, value: Any, tree: Mapping[str, Any], choices: Mapping[
     given = override(key, value)
     if len(given) > _LONGEST:  # an array from Python
         given, value = f"{given[:_LONGEST]} …", None
+    if key.startswith("template.") and not tree.get("template"):
+        return ConfigError(
+            "No template is chosen here, so there are no hyperparameters of one.",
+            given=given,
+            expected="template=NAME beside it; beside a checkpoint, plain settings such as epochs",
+            override=[f"template={default_of('template')} {given}", "python -m lightning_vision templates"],
+        )
     level: Mapping[str, Any] = tree
     reached: list[str] = []
     parts = key.split(".")

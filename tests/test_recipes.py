@@ -13,9 +13,9 @@ import lightning_vision as lv
 from lightning_vision.__main__ import main
 from lightning_vision.config import compose
 from lightning_vision.errors import ConfigError
-from lightning_vision.recipes import CHOICES, RANGES
 from lightning_vision.resolve import plain
 from lightning_vision.searchpath import options_of
+from lightning_vision.template import CHOICES, RANGES
 from lightning_vision.testing.discs import write_discs
 
 TEMPLATES = list(options_of("template"))
@@ -124,8 +124,8 @@ class TestHyperparameters:
             (RSB, "num_epochs", 601, 600),
             (RSB, "num_epochs", 2.5, 3),
             (RSB, "weight_decay", 1.5, 1.0),
-            (RSB, "flip_probability", -0.1, 0.0),
-            (RSB, "per_item_lrate", -1e-5, 0.0),
+            (RSB, "flip_probability", -0.1, 0.5),
+            (RSB, "per_item_lrate", -1e-5, 2.44140625e-06),
             (RESNEXT, "image_size", 30, 32),
             (RESNEXT, "image_size", 250, 256),
             (RESNEXT, "image_size", 1040, 1024),
@@ -174,6 +174,29 @@ class TestHyperparameters:
             settings(f"template={name}", word)
         assert caught.value.overrides == [right]
         settings(f"template={name}", right)
+
+    @pytest.mark.parametrize(
+        ("word", "message"),
+        [
+            ("template.batch_size=null", "template.batch_size=256"),
+            ("template.batch_size='64'", "template.batch_size=64"),
+            ("template.batch_size=abc", "template.batch_size=256"),
+            ("~template.weight_decay", "cannot be left out"),
+            ("template.choices=null", "not a setting"),
+            ("template.choices.flip_direction=null", "not a setting"),
+            ("template.ranges=null", "minimum, maximum and step"),
+            ("template.ranges.batch_size=512", "minimum, maximum and step"),
+            ("template.ranges.batch_size=[1,512]", "minimum, maximum and step"),
+            ("template.ranges.batch_size=[a,b,c]", "minimum, maximum and step"),
+            ("template.ranges.batch_size=[1,512,0]", "minimum, maximum and step"),
+            ("+template.batch_sizes=3", "no hyperparameter 'batch_sizes'"),
+            ("~loss", "loss"),
+        ],
+    )
+    def test_what_is_no_number_or_no_range_is_refused(self, word: str, message: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            settings(f"template={RSB}", word)
+        assert message in str(caught.value)
 
     def test_steps_may_be_fractions(self) -> None:
         words = [f"template={RSB}", "template.ranges.weight_decay=[0,1,0.1]"]
@@ -250,12 +273,21 @@ class TestTypedBeside:
             ["augmentation=none", "template.flip_direction=vertical"],
             ["augmentation=none", "template.flip_probability=0.1"],
             ["batch_size=8", "template.batch_size=16"],
-            ["lr=0.1", "scheduler=constant", "template.per_item_lrate=1e-3"],
+            ["lr=0.1", "template.per_item_lrate=1e-3"],
+            ["optimizer.lr=0.1", "scheduler=constant", "template.per_item_lrate=1e-3"],
         ],
     )
     def test_a_hyperparameter_without_effect_is_refused(self, words: list[str]) -> None:
         with pytest.raises(ConfigError, match=r"template\.\w+ has no effect"):
             settings(f"template={RSB}", *words)
+
+    def test_several_outputs_have_decoders_that_no_template_reaches(self) -> None:
+        with pytest.raises(ConfigError, match="one output"):
+            settings(f"template={RESNEXT}", "outputs={label:{decoder:classifier}}")
+
+    def test_without_a_template_there_are_no_hyperparameters(self) -> None:
+        with pytest.raises(ConfigError, match="No template is chosen"):
+            settings("template.num_epochs=2")
 
     def test_a_hyperparameter_that_is_unknown_names_the_nearest(self) -> None:
         with pytest.raises(ConfigError, match=r"template\.num_epochs=3"):
@@ -266,7 +298,7 @@ class TestTypedBeside:
     def test_in_a_sweep_each_run_is_settled(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Over the ranges of a template, and over parts that it does not name."""
         monkeypatch.chdir(tmp_path)
-        words = [f"template={RESNEXT}", "encoder=stacked_cnn,unet", "template.batch_size=range(8,17,8)"]
+        words = [f"template={RESNEXT},{EMBED_NORM}", "encoder=stacked_cnn,unet", "template.batch_size=range(8,17,8)"]
         words += ["epochs=1", "data.num_images=60", "image_size=32", "decoder=classifier", "task=classification"]
         words += ["data.target=label"] if "target" in settings()["data"] else []
         seen: list[tuple[str, int]] = []
@@ -274,5 +306,5 @@ class TestTypedBeside:
         monkeypatch.setattr("sys.argv", ["lightning_vision", "-m", *words, "hydra.sweep.dir=runs"])
         main()
         assert [(name.rpartition(".")[2], size) for name, size in seen] == [
-            *(("StackedCNN", 8), ("StackedCNN", 16), ("UNetEncoder", 8), ("UNetEncoder", 16)),
+            *(("StackedCNN", 8), ("StackedCNN", 16), ("UNetEncoder", 8), ("UNetEncoder", 16)) * 2,
         ]

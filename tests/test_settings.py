@@ -155,11 +155,26 @@ class TestResume:
         assert found_before(given, keys) == ["trainer.precision", "trainer.find_lr"]
         assert found_before(given, []) == []
 
-    @pytest.mark.parametrize("key", ["lr", "encoder", "encoder.width", "experiment"])
+    @pytest.mark.parametrize("key", ["lr", "encoder", "encoder.width", "experiment", "template"])
     def test_another_model_is_another_run(self, key: str) -> None:
         with pytest.raises(ConfigError, match=f"{key} cannot change") as error:
             for_resume(run(), typed(), [key])
         assert f"leave {key} out" in error.value.overrides
+
+    @pytest.mark.parametrize("there", [{}, {"a": {"_target_": "A"}}, {"a": {"_target_": "A"}, "b": {"_target_": "B"}}])
+    @pytest.mark.parametrize("here", [{}, {"a": {"_target_": "A"}}, {"b": {"_target_": "B"}, "a": {"_target_": "A"}}])
+    def test_an_augmentation_is_the_same_as_a_whole_or_another_run(self, here: Any, there: Any) -> None:
+        saved, given = run() | {"augmentation": there}, typed(augmentation=here)
+        if list(here.items()) == list(there.items()):
+            assert for_resume(saved, given, ["augmentation"])["augmentation"] == there
+        else:
+            with pytest.raises(ConfigError, match="augmentation cannot change"):
+                for_resume(saved, given, ["augmentation"])
+
+    def test_null_is_a_value_where_nothing_was_decided(self) -> None:
+        saved, given = run() | {"num_items_per_epoch": 10}, typed(num_items_per_epoch=None)
+        with pytest.raises(ConfigError, match="num_items_per_epoch cannot change"):
+            for_resume(saved, given, ["num_items_per_epoch"])
 
 
 def test_the_same_table_under_another_name_is_the_same_data(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,11 +22,12 @@ def few_shot(index: SampleIndex, images_per_class: int, seed: int) -> SampleInde
         ConfigError: The main target is no label.
     """
     if index.label is None:
-        kind = "no target" if index.target is None else f"{index.target.kind}s"
+        kinds = {"mask": "masks", "labels": "sets of labels", "label": "labels"}
+        kind = "no target" if index.target is None else kinds[index.target.kind]
         raise ConfigError(
             "images_per_class is for data with one label an image.",
             given=f"images_per_class={images_per_class} with {kind}",
-            override="images_per_class=null",
+            override=["images_per_class=null", "task=classification, for one label an image"],
         )
     generator = np.random.default_rng(seed)
     train = index.rows("train")
