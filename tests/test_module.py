@@ -165,8 +165,9 @@ def test_colours_change_in_each_image_of_a_sample_by_itself() -> None:
 
 def test_a_batch_of_one_that_batch_norm_cannot_use_is_an_error_for_people() -> None:
     module = build().train()
-    norm = nn.BatchNorm1d(3)
-    module.head().decoder.register_forward_hook(lambda decoder, given, logits: norm(logits))
+    decoder, norm = module.head().decoder, nn.BatchNorm1d(module.encoder.info.embed_dim)
+    hidden = decoder.hidden
+    decoder.hidden = lambda features, size: norm(hidden(features, size))  # type: ignore[method-assign]
     two = {name: value[:2] for name, value in batch().items()}
     assert module.training_step(two, 0) > 0
     with pytest.raises(ConfigError, match=r"(?s)batch of one image.*try: +batch_size=2"):
