@@ -319,7 +319,8 @@ def _draw_augmentation(cfg: DictConfig) -> Path:
             given="plots=augmentation with augmentation=none",
             override="augmentation=light",
         )
-    from lightning_vision.assembly import build_augmentation, build_data
+    from lightning_vision.assembly import build_data
+    from lightning_vision.augmenting import build_augmentation
     from lightning_vision.reports.augmentation import draw_augmentation
 
     transforms, uncovered = build_augmentation(plan.config, plan.outputs, plan.geometry)

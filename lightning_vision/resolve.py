@@ -16,6 +16,7 @@ from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.sources.files import FilesSource
 from lightning_vision.errors import ConfigError, listed
 from lightning_vision.loss_choice import choose_loss, loss_tasks
+from lightning_vision.mixing_checks import check_mixing
 from lightning_vision.monitor import decide_monitor
 from lightning_vision.optim.checks import check_averages, check_optimizer
 from lightning_vision.options import expand
@@ -28,7 +29,6 @@ from lightning_vision.pairing import (
     check_inputs,
     check_labels,
     check_mirrored,
-    check_mixing,
     check_neck,
     check_views,
     check_weights,
