@@ -33,6 +33,8 @@ FITTING: dict[str, Any] = {"dropout": 0.0, "num_maps": None, "num_channels": 64,
 COUNT, SIDE, VOID = 4, 64, 255
 MOST_STEPS, FEWEST_STEPS = 800, 30
 CLOSE_TO_ZERO = 0.015
+# They join the levels from coarse to fine as FPN does, and take the longest; on discs they learn with all others.
+LIKE_FPN = ("dpt", "unet", "upernet")
 
 
 def crops(table: Path, ignored: int, count: int = COUNT) -> tuple[Tensor, Tensor]:
@@ -105,7 +107,7 @@ def test_overfits_generated_discs(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LIKE_FPN)) for n in DECODERS])
 def test_overfits_crops_of_camvid(name: str, data_root: Path) -> None:
     # Two hold enough classes, and are fitted in half the time of four.
     image, mask = crops(data_root / "data" / "camvid" / "index.csv", ignored=11, count=2)
