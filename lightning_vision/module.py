@@ -30,12 +30,11 @@ from lightning_vision.inference.original import score_at_original_size
 from lightning_vision.inlet import Features
 from lightning_vision.optim.groups import learning_rates, parameter_groups
 from lightning_vision.outputs import OF, figure_prefix, in_order, monitors_of
+from lightning_vision.processor import IN_CACHE
 from lightning_vision.tasks.base import Task
 from lightning_vision.types import Batch, Geometry, PixelStats
 
 Outputs = Callable[[Tensor], dict[str, HeadOutput]]
-# Floats that fit into the cache of a core, with the bytes that they are made of.
-IN_CACHE = 2**18
 # What torch says of a BatchNorm that has nothing to take a variance of.
 ONE_VALUE = "Expected more than 1 value per channel when training"
 

@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from lightning_vision.augmentation.ranges import uniform
 from lightning_vision.augmentation.rows import put, taken
 from lightning_vision.errors import ConfigError
+from lightning_vision.processor import IN_CACHE
 from lightning_vision.types import Below, Between
-
-# Floats that fit into the cache of a core, with the floats that they are made of.
-IN_CACHE = 2**18
 
 
 class ColorChange(nn.Module):

@@ -10,16 +10,17 @@ from torch import Tensor, nn
 from lightning_vision.types import Between
 
 
-class RandomHorizontalFlip(nn.Module):
-    """Mirror each image left to right with probability ``p``; a class map is mirrored with its image.
+class Flip(nn.Module):
+    """Mirror each image along one axis with probability ``p``; a class map is mirrored with its image.
 
-    Exact on uint8: pixels move, their values do not change.
+    Exact on uint8: pixels move, their values do not change. A subclass says which axis: -1 is x, -2 is y.
 
     Args:
         p: Probability of a flip, drawn for every image of the batch by itself.
     """
 
     injected: ClassVar[tuple[str, ...]] = ()
+    axis: ClassVar[int]
 
     def __init__(self, p: Annotated[float, Between(0, 1)] = 0.5) -> None:
         super().__init__()
@@ -33,15 +34,18 @@ class RandomHorizontalFlip(nn.Module):
             target: Class map ``(B, H, W)``, class ids ``(B,)`` (left as they are) or None.
             generator: Source of the draws, on the CPU.
         """
-        return mirrored(image, target, torch.rand(len(image), generator=generator) < self.p, -1)
+        chosen = torch.rand(len(image), generator=generator) < self.p
+        if not chosen.any():
+            return image, target
+        if target is not None and target.ndim == 3:
+            target = _mirrored(target, chosen, self.axis)
+        return _mirrored(image, chosen, self.axis), target
 
 
-def mirrored(image: Tensor, target: Tensor | None, chosen: Tensor, axis: int) -> tuple[Tensor, Tensor | None]:
-    """Mirror the chosen images of a batch, bool ``(B,)`` on the CPU, and their class maps, along one axis."""
-    if not chosen.any():
-        return image, target
-    moves = target is not None and target.ndim == 3
-    return _mirrored(image, chosen, axis), _mirrored(target, chosen, axis) if target is not None and moves else target
+class RandomHorizontalFlip(Flip):
+    """Mirror each image left to right with probability ``p``; a class map is mirrored with its image."""
+
+    axis = -1
 
 
 def _mirrored(batch: Tensor, chosen: Tensor, axis: int) -> Tensor:

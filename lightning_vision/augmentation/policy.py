@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_vision.augmentation import color
 from lightning_vision.augmentation.color_change import change_rows, color_channels
-from lightning_vision.augmentation.warp import warp
+from lightning_vision.augmentation.warp import rotation, warp
 
 # How much of an operation: a level from 0 to 1, a sign and the image's height and width, to what the operation takes.
 Amount = Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
@@ -102,13 +102,6 @@ class Policy(nn.Module):
         return warp(image, target, matrix, moved, self.fill, self.ignored)
 
 
-def _rotate(degrees: Tensor, size: tuple[int, int]) -> Tensor:
-    """Against the clock."""
-    angle = degrees.deg2rad()
-    cos, sin, none = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    return torch.stack((cos, -sin, none, sin, cos, none), 1).view(-1, 2, 3)
-
-
 def _shear_x(factor: Tensor, size: tuple[int, int]) -> Tensor:
     """The upper edge stays, as in Pillow's coefficients (1, factor, 0, 0, 1, 0)."""
     one, none = torch.ones_like(factor), torch.zeros_like(factor)
@@ -134,7 +127,7 @@ def _translate_y(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 MOVES: Mapping[str, Callable[[Tensor, tuple[int, int]], Tensor]] = {
-    "rotate": _rotate,
+    "rotate": lambda degrees, _: rotation(degrees.deg2rad()),
     "shear_x": _shear_x,
     "shear_y": _shear_y,
     "translate_x": _translate_x,

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_vision.augmentation.warp import warp
+from lightning_vision.augmentation.warp import rotation, warp
 from lightning_vision.types import Between
 
 
@@ -29,7 +29,7 @@ class RandomRotate(nn.Module):
 
     def __init__(
         self,
-        degree: Annotated[float, Between(0, low_open=True)] = 15.0,
+        degree: Annotated[float, Between(0, 180, low_open=True)] = 15.0,
         p: Annotated[float, Between(0, 1)] = 0.5,
         fill: Annotated[int, Between(0, 255)] = 0,
         ignored: int | None = None,
@@ -51,6 +51,4 @@ class RandomRotate(nn.Module):
         count = len(image)
         chosen = torch.rand(count, generator=generator) < self.p
         angle = (2 * torch.rand(count, generator=generator) - 1) * math.radians(self.degree)
-        cos, sin, none = angle.cos(), angle.sin(), torch.zeros(count)
-        matrix = torch.stack((cos, -sin, none, sin, cos, none), 1).view(-1, 2, 3)
-        return warp(image, target, matrix, chosen, self.fill, self.ignored)
+        return warp(image, target, rotation(angle), chosen, self.fill, self.ignored)

@@ -2,36 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
-
-import torch
-from torch import Tensor, nn
-
-from lightning_vision.augmentation.flip import mirrored
-from lightning_vision.types import Between
+from lightning_vision.augmentation.flip import Flip
 
 
-class RandomVerticalFlip(nn.Module):
-    """Mirror each image top to bottom with probability ``p``; a class map is mirrored with its image.
+class RandomVerticalFlip(Flip):
+    """Mirror each image top to bottom with probability ``p``; a class map is mirrored with its image."""
 
-    Exact on uint8: pixels move, their values do not change.
-
-    Args:
-        p: Probability of a flip, drawn for every image of the batch by itself.
-    """
-
-    injected: ClassVar[tuple[str, ...]] = ()
-
-    def __init__(self, p: Annotated[float, Between(0, 1)] = 0.5) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, image: Tensor, target: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Flip.
-
-        Args:
-            image: uint8 ``(B, C, H, W)``.
-            target: Class map ``(B, H, W)``, class ids ``(B,)`` (left as they are) or None.
-            generator: Source of the draws, on the CPU.
-        """
-        return mirrored(image, target, torch.rand(len(image), generator=generator) < self.p, -2)
+    axis = -2

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_vision.augmentation.color_change import IN_CACHE
 from lightning_vision.augmentation.rows import put, taken
+from lightning_vision.processor import IN_CACHE
 
 
 def warp(
@@ -54,6 +54,12 @@ def warp(
             ids = F.grid_sample(ids, grid, mode="nearest", align_corners=False).add_(ignored)
             put(moved, part, ids[:, 0].to(mask.dtype))
     return warped, moved
+
+
+def rotation(angle: Tensor) -> Tensor:
+    """Matrices ``(B, 2, 3)`` that turn images about their centres against the clock, of ``(B,)`` radians."""
+    cos, sin, none = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    return torch.stack((cos, -sin, none, sin, cos, none), 1).view(-1, 2, 3)
 
 
 def _grid(matrix: Tensor, height: int, width: int) -> Tensor:
