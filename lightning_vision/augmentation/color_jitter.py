@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vision.augmentation.color import luma, saturate, turn_hue
-from lightning_vision.augmentation.color_change import IN_CACHE, color_channels
+from lightning_vision.augmentation.color_change import color_channels
+from lightning_vision.augmentation.rows import put, taken
+from lightning_vision.processor import IN_CACHE
 from lightning_vision.types import Between
 
 
@@ -86,12 +88,11 @@ class ColorJitter(nn.Module):
                 rows = (order[:, position] == number).nonzero().flatten()
                 if most and len(rows):
                     low, high = (-most, most) if change is turn_hue else (max(0.0, 1 - most), 1 + most)
-                    factor = (low + (high - low) * drawn[rows, number]).view(-1, 1, 1, 1).to(image.device)
-                    rows = rows.to(image.device)
-                    colours[rows] = change(colours[rows], factor).clamp_(0, 1)
+                    factor = (low + (high - low) * drawn[rows, number]).view(-1, 1, 1, 1)
+                    factor = factor.to(image.device, non_blocking=True)
+                    put(colours, rows, change(taken(colours, rows), factor).clamp_(0, 1))
         if coloured and len(rows := gray.nonzero().flatten()):
-            rows = rows.to(image.device)
-            colours[rows] = luma(colours[rows]).expand(-1, 3, -1, -1)
+            put(colours, rows, luma(taken(colours, rows)).expand(-1, 3, -1, -1))
         pixels = colours.mul_(255).round_().to(torch.uint8)
         return torch.cat((pixels, image[:, pixels.shape[1] :]), 1)
 

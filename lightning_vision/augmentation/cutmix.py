@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_vision.augmentation.mixing import Mix, draw_partners, draw_shares
+from lightning_vision.augmentation.mixing import Mix, draw_pairs
 from lightning_vision.augmentation.rows import taken
 from lightning_vision.types import Between
 
@@ -49,12 +49,11 @@ class CutMix(nn.Module):
         Returns:
             The images, and how they were made.
         """
-        count, (height, width) = len(image), image.shape[-2:]
-        partner = draw_partners(count, generator)
-        share = draw_shares(self.alpha, count, generator)
-        share = share.where(torch.rand(count, generator=generator) < self.p, 1.0)
-        pasted = boxes(share, height, width, generator)
-        return paste(image, partner, pasted), Mix(partner, own_share(pasted), pasted)
+        height, width = image.shape[-2:]
+        partner, outside = draw_pairs(len(image), self.p, generator, self.alpha)
+        inside = boxes(outside, height, width, generator)
+        pasted = inside.to(image.device, non_blocking=True)
+        return paste(image, partner, pasted), Mix(partner, own_share(inside), pasted)
 
 
 def boxes(share: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:
@@ -90,5 +89,5 @@ def own_share(pasted: Tensor) -> Tensor:
 def paste(image: Tensor, partner: Tensor, pasted: Tensor) -> Tensor:
     """Return uint8 images ``(B, C, H, W)`` with the partners' pixels where ``pasted`` ``(B, H, W)`` says so."""
     # Bit by bit, which takes half as long as a choice by pixel: the other image where all bits of the mask are set.
-    mask = pasted.to(image.device, non_blocking=True)[:, None].view(torch.uint8).neg()
+    mask = pasted[:, None].view(torch.uint8).neg()
     return taken(image, partner).bitwise_xor_(image).bitwise_and_(mask).bitwise_xor_(image)

@@ -29,9 +29,18 @@ class Mix(NamedTuple):
     blended: Tensor | None = None
 
     def to(self, device: torch.device) -> Mix:
-        """The same on a device."""
-        pasted, blended = (part if part is None else part.to(device) for part in (self.pasted, self.blended))
-        return Mix(self.partner.to(device), self.share.to(device), pasted, blended)
+        """The same on a device, without waiting for it."""
+        pasted, blended = (p if p is None else p.to(device, non_blocking=True) for p in (self.pasted, self.blended))
+        partner, share = (part.to(device, non_blocking=True) for part in (self.partner, self.share))
+        return Mix(partner, share, pasted, blended)
+
+
+def draw_pairs(count: int, p: float, generator: torch.Generator, *alphas: float) -> tuple[Tensor, ...]:
+    """Draw a partner for each of ``count`` samples, and for each alpha its shares: 1 but with probability ``p``."""
+    partner = draw_partners(count, generator)
+    shares = [draw_shares(alpha, count, generator) for alpha in alphas]
+    mixed = torch.rand(count, generator=generator) < p
+    return partner, *(share.where(mixed, 1.0) for share in shares)
 
 
 def draw_partners(count: int, generator: torch.Generator) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_vision.augmentation.mixing import Mix, draw_partners, draw_shares
+from lightning_vision.augmentation.mixing import Mix, draw_pairs
 from lightning_vision.augmentation.rows import put, taken
 from lightning_vision.types import Between
 
@@ -49,9 +49,7 @@ class Mixup(nn.Module):
         Returns:
             The images, and how they were made.
         """
-        partner = draw_partners(len(image), generator)
-        share = draw_shares(self.alpha, len(image), generator)
-        share = share.where(torch.rand(len(image), generator=generator) < self.p, 1.0)
+        partner, share = draw_pairs(len(image), self.p, generator, self.alpha)
         return blend(image, partner, share), Mix(partner, share, blended=share)
 
 

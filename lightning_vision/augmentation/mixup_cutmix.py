@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vision.augmentation.cutmix import boxes, own_share, paste
-from lightning_vision.augmentation.mixing import Mix, draw_partners, draw_shares
+from lightning_vision.augmentation.mixing import Mix, draw_pairs
 from lightning_vision.augmentation.mixup import blend
 from lightning_vision.types import Between
 
@@ -54,13 +54,11 @@ class MixupCutMix(nn.Module):
             The images, and how they were made.
         """
         count, (height, width) = len(image), image.shape[-2:]
-        partner = draw_partners(count, generator)
-        blended = draw_shares(self.mixup_alpha, count, generator)
-        outside = draw_shares(self.cutmix_alpha, count, generator)
-        mixed = torch.rand(count, generator=generator) < self.p
+        partner, blended, outside = draw_pairs(count, self.p, generator, self.mixup_alpha, self.cutmix_alpha)
         boxed = torch.rand(count, generator=generator) < self.switch_p
-        blended, outside = blended.where(mixed & ~boxed, 1.0), outside.where(mixed & boxed, 1.0)
-        pasted = boxes(outside, height, width, generator)
+        blended, outside = blended.where(~boxed, 1.0), outside.where(boxed, 1.0)
+        inside = boxes(outside, height, width, generator)
         # Of the two, one share of each image is 1.
-        share = blended * own_share(pasted)
+        share = blended * own_share(inside)
+        pasted = inside.to(image.device, non_blocking=True)
         return blend(paste(image, partner, pasted), partner, blended, image), Mix(partner, share, pasted, blended)
