@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -20,7 +21,7 @@ def augmented(
     num_inputs: int = 1,
     specs: Mapping[str | None, TargetSpec] | None = None,
 ) -> Batch:
-    """Return a batch with random changes.
+    """Return a batch with random changes, the same ones in whatever precision the model computes.
 
     Args:
         batch: Images with their targets.
@@ -39,21 +40,35 @@ def augmented(
             changed = {key: _taken(value, ~batch["blank"]) for key, value in changed.items()}
         changed = {key: _repeated(value, views) for key, value in changed.items()}
     image, target = cast(Tensor, changed["image"]), cast("Tensor | None", changed.get("target"))
-    for transform in transforms:
-        if getattr(transform, "mixes", False):
-            image, mix = cast(Any, transform).mix(image, generator)
-            target = None if target is None else mix_target(target, mix, _spec(specs, None))
-            if "targets" in changed:
-                changed["targets"] = _mixed(cast("dict[str, Tensor]", changed["targets"]), mix, specs)
-        elif num_inputs > 1 and getattr(transform, "each_input", False):
-            apart = image.unflatten(1, (num_inputs, -1)).flatten(0, 1)
-            image = transform(apart, None, generator)[0].unflatten(0, (-1, num_inputs)).flatten(1, 2)
-        else:
-            image, target = transform(image, target, generator)
+    with _float32(image.device):
+        for transform in transforms:
+            if getattr(transform, "mixes", False):
+                image, mix = cast(Any, transform).mix(image, generator)
+                mix = mix.to(image.device)
+                target = None if target is None else mix_target(target, mix, _spec(specs, None))
+                if "targets" in changed:
+                    changed["targets"] = _mixed(cast("dict[str, Tensor]", changed["targets"]), mix, specs)
+            elif num_inputs > 1 and getattr(transform, "each_input", False):
+                apart = image.unflatten(1, (num_inputs, -1)).flatten(0, 1)
+                image = transform(apart, None, generator)[0].unflatten(0, (-1, num_inputs)).flatten(1, 2)
+            else:
+                image, target = transform(image, target, generator)
     changed["image"] = image
     if target is not None:
         changed["target"] = target
     return cast(Batch, changed)
+
+
+@contextmanager
+def _float32(device: torch.device) -> Iterator[None]:
+    """New tensors are float32 and nothing is cast: bfloat16 does not hold the places of pixels, nor their values."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _mixed(targets: dict[str, Tensor], mix: Mix, specs: Mapping[str | None, TargetSpec] | None) -> dict[str, Tensor]:

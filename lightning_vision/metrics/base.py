@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ class Scores(Metric):
 
     Sums are added and rows are put behind each other over processes, so several processes give the figures of one.
     Stored rows stay on the device that made them: an update neither waits for the device nor copies to the host.
+    States keep their types where the model is brought to another one: sums in half precision would not be right.
     """
 
     full_state_update = False
@@ -56,6 +57,9 @@ class Scores(Metric):
     def mean_loss(self) -> Tensor:
         """Return the mean loss; zero where nothing was counted."""
         return self.loss_sum / self.loss_weight.clamp(min=1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Self:
+        return super()._apply(lambda state: state.to(fn(state).device), exclude_state)  # type: ignore[return-value]
 
     def sync(
         self,

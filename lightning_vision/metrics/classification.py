@@ -55,7 +55,7 @@ class ClassificationScores(Ranking, EpochScores):
         classes = torch.arange(self.num_classes, device=target.device)
         self.rank(probabilities, (target[:, None] == classes).to(torch.uint8).masked_fill(~counted[:, None], UNKNOWN))
         confidence, predicted = probabilities.max(1)
-        edges = torch.linspace(0, 1, CALIBRATION_BINS + 1, device=target.device)
+        edges = torch.linspace(0, 1, CALIBRATION_BINS + 1, dtype=torch.float32, device=target.device)
         place = torch.bucketize(confidence, edges, right=True) - 1
         rows = torch.stack([counted, confidence * counted, (predicted == target) & counted]).double()
         self.calibration.index_add_(1, place, rows)

@@ -124,3 +124,20 @@ def test_half_precision_logits() -> None:
     logits, target = batch()
     for name, value in computed(logits.bfloat16(), target).items():
         torch.testing.assert_close(value, computed(logits.bfloat16().float(), target)[name])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_model_of_another_type_has_the_same_figures(dtype: torch.dtype) -> None:
+    logits, target = batch()
+    logits = logits.to(torch.bfloat16).float()
+    expected = computed(logits, target)
+    scores = ClassificationScores(5).to(dtype)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        scores.update(logits.to(dtype), target, torch.tensor(1.5))
+    finally:
+        torch.set_default_dtype(before)
+    torch.testing.assert_close(scores.compute(), expected, rtol=1e-6, atol=0)
+    scores.reset()
+    assert scores.loss_sum.dtype == scores.calibration.dtype == torch.float64
