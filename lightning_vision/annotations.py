@@ -8,12 +8,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.overrides import override
 from lightning_vision.signatures import COMPUTED, REQUIRED, Module, Parameter, dotted, find, literal
-from lightning_vision.types import Between
+from lightning_vision.types import Below, Between
 
 # What people type for a truth value, which YAML no longer takes for one.
 _SAID = {"yes": True, "y": True, "on": True, "no": False, "n": False, "off": False}
@@ -196,7 +197,9 @@ def _narrow(kind: Kind, note: ast.expr, module: Module, node: Mapping[str, Any])
     if name == "Between":
         return _ranged(kind, Between(*arguments, **named))
     if name == "Below":
-        return _below(kind, str([*arguments, *named.values()][0]), node)
+        return _below(kind, Below(*arguments, **named), node)
+    if name == "Ordered":
+        return _in_order(kind)
     if name == "Odd":
         return _odd(kind)
     if name == "OptionsFrom":
@@ -232,19 +235,29 @@ def _ranged(kind: Kind, bounds: Between) -> Kind:
     return Kind(f"{kind.text} {' and '.join(words)}" if words else kind.text, allows, example, kind.options)
 
 
-def _below(kind: Kind, other: str, node: Mapping[str, Any]) -> Kind:
+def _below(kind: Kind, bound: Below, node: Mapping[str, Any]) -> Kind:
     """A number less than another setting's; what is wrong with the other one is said of itself."""
-    limit: Any = node.get(other)
+    limit: Any = node.get(bound.other)
     if not _number(limit):
         return kind
 
     def allows(value: Any) -> bool:
-        return kind.allows(value) and (not _number(value) or value < limit)
+        return kind.allows(value) and (not _number(value) or value < limit or (bound.or_equal and value == limit))
 
     example = next((x for x in (kind.example, limit / 2, limit - 1) if x is not None and allows(x)), None)
     if example is None:  # nothing goes with the other one, so that it is wrong
         return kind
-    return Kind(f"{kind.text} and less than {other} ({limit})", allows, example, kind.options)
+    less = "of at most" if bound.or_equal else "less than"
+    return Kind(f"{kind.text} and {less} {bound.other} ({limit})", allows, example, kind.options)
+
+
+def _in_order(kind: Kind) -> Kind:
+    """Numbers in rising order."""
+
+    def allows(value: Any) -> bool:
+        return kind.allows(value) and all(before <= after for before, after in pairwise(value))
+
+    return Kind(f"{kind.text} in rising order", allows, kind.example, kind.options)
 
 
 def _odd(kind: Kind) -> Kind:
@@ -265,6 +278,8 @@ def suggestion(kind: Kind, value: Any, default: Any) -> Any:
             candidates.append(ast.literal_eval(value.capitalize() if value.lower() in ("true", "false") else value))
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
         candidates.append(int(value))
+    if isinstance(value, list | tuple) and all(_number(v) for v in value):
+        candidates.append(sorted(value))
     if isinstance(value, list | tuple) and len(value) == 1:
         candidates.append(value[0])
     elif not isinstance(value, list | tuple | Mapping) and value is not None:

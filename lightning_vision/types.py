@@ -184,9 +184,15 @@ class Between:
 
 @dataclass(frozen=True)
 class Below:
-    """A number less than another argument's, for ``Annotated[float, Below("max")]``."""
+    """A number less than another argument's, or equal to it, for ``Annotated[float, Below("max")]``."""
 
     other: str
+    or_equal: bool = False
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """Numbers none of which is less than the one before, for ``Annotated[tuple[float, float], Ordered()]``."""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,9 @@ ANNOTATIONS: list[tuple[str, list[Any], list[Any]]] = [
     ("Annotated[float, Between(None, 3, True, True)]", [-9.5], [3, float("-inf")]),
     ("Annotated[float, Between(0, low_open=True), Below('x')]", [0.5, 0.9], [1, 2, 0, "a"]),
     ("Annotated[float, Below('nothing')]", [0.5, 9], ["a"]),
+    ("Annotated[float, Below('x', or_equal=True)]", [0.5, 1], [1.1, "a"]),
+    ("Annotated[tuple[Fraction, Fraction], Ordered()]", [[0, 1], [0.5, 0.5]], [[1, 0], [0, 2], [0], ["a", "b"], 1]),
+    ("Fraction | Annotated[tuple[float, float], Ordered()] | None", [1, [2, 3], None], [[3, 2], 2, [1]]),
     ("Annotated[int, Between(1), Odd()]", [1, 7], [-1, 2, 1.5]),
     ("Fraction", [0.5], [2]),
     ("Mode", ["a"], ["c"]),
@@ -69,7 +72,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Any:
     lines = [
         "from typing import Annotated, Any, Callable, Literal, Optional, Sequence, Union",
         "from torch import Tensor",
-        "from lightning_vision.types import Below, Between, Odd, OptionsFrom",
+        "from lightning_vision.types import Below, Between, Odd, OptionsFrom, Ordered",
         "from .aliases import Mode",
         "Fraction = Annotated[float, Between(0, 1)]",
         "raise SystemError",
@@ -103,6 +106,33 @@ def test_of_two_numbers_that_do_not_go_together_the_wrong_one_is_named() -> None
         with pytest.raises(ConfigError) as caught:
             compose(["augmentation=random_gamma", f"augmentation.random_gamma.{word}"])
         assert caught.value.overrides == [f"augmentation.random_gamma.{key}={better}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "better"),
+    [
+        ("random_affine", "scale", "[2,1]", "[1,2]"),
+        ("random_affine", "degree", "400", "10.0"),
+        ("random_rotate", "degree", "400", "15.0"),
+        ("scale_jitter", "scale", "[2,1]", "[1,2]"),
+        ("scale_jitter", "scale", "[0,1]", "[0.5,2.0]"),
+        ("random_resized_crop", "scale", "[0.9,0.1]", "[0.1,0.9]"),
+        ("random_resized_crop", "scale", "[0.5,1.5]", "[0.2,1.0]"),
+        ("random_resized_crop", "ratio", "[2,1]", "[1,2]"),
+        ("random_blur", "sigma", "[2,1]", "[1,2]"),
+        ("random_erasing", "min_area", "0.9", "0.02"),
+        ("random_erasing", "min_aspect", "4 augmentation.random_erasing.max_aspect=3", "0.3"),
+    ],
+)
+def test_a_range_of_an_augmentation_is_refused_before_data_are_read(
+    name: str, key: str, value: str, better: str
+) -> None:
+    place = f"augmentation.{name}.{key}"
+    with pytest.raises(ConfigError) as caught:
+        compose([f"augmentation={name}", *f"{place}={value}".split(" ")])
+    words = shlex.split(" ".join(caught.value.overrides))
+    assert words == [f"{place}={better}"]
+    compose([f"augmentation={name}", *words])
 
 
 @cache

@@ -8,12 +8,11 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_vision.augmentation.ranges import ordered, uniform
+from lightning_vision.augmentation.ranges import Range, ordered, uniform
 from lightning_vision.augmentation.warp import warp
 from lightning_vision.types import Between
 
 Share = Annotated[float, Between(0, 1)]
-Factor = Annotated[float, Between(0, low_open=True)]
 
 
 class RandomAffine(nn.Module):
@@ -40,9 +39,9 @@ class RandomAffine(nn.Module):
 
     def __init__(
         self,
-        degree: Annotated[float, Between(0)] = 10.0,
+        degree: Annotated[float, Between(0, 180)] = 10.0,
         translate: tuple[Share, Share] = (0.1, 0.1),
-        scale: tuple[Factor, Factor] = (0.9, 1.1),
+        scale: Range = (0.9, 1.1),
         shear: Annotated[float, Between(0, 90, high_open=True)] = 5.0,
         p: Annotated[float, Between(0, 1)] = 0.5,
         fill: Annotated[int, Between(0, 255)] = 0,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_vision.augmentation.color import gaussian_blur
 from lightning_vision.augmentation.color_change import ColorChange
-from lightning_vision.augmentation.ranges import uniform
+from lightning_vision.augmentation.ranges import Factor, Range, uniform
 from lightning_vision.errors import ConfigError
 from lightning_vision.types import Between, Odd
 
@@ -33,7 +33,7 @@ class RandomBlur(ColorChange):
     def __init__(
         self,
         kernel_size: Annotated[int, Between(1), Odd()] = 3,
-        sigma: Annotated[float, Between(0, low_open=True)] | tuple[float, float] | None = None,
+        sigma: Factor | Range | None = None,
         p: Annotated[float, Between(0, 1)] = 0.5,
     ) -> None:
         super().__init__(p)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_vision.augmentation.ranges import uniform
+from lightning_vision.augmentation.ranges import first_that_fits
 from lightning_vision.errors import ConfigError
-from lightning_vision.types import Between
-
-ATTEMPTS = 10
+from lightning_vision.types import Below, Between
 
 
 class RandomErasing(nn.Module):
@@ -43,9 +40,9 @@ class RandomErasing(nn.Module):
     def __init__(
         self,
         p: Annotated[float, Between(0, 1)] = 0.25,
-        min_area: Annotated[float, Between(0, 1, low_open=True)] = 0.02,
+        min_area: Annotated[float, Between(0, 1, low_open=True), Below("max_area", or_equal=True)] = 0.02,
         max_area: Annotated[float, Between(0, 1, low_open=True)] = 0.3333333333333333,
-        min_aspect: Annotated[float, Between(0, low_open=True)] = 0.3,
+        min_aspect: Annotated[float, Between(0, low_open=True), Below("max_aspect", or_equal=True)] = 0.3,
         max_aspect: Annotated[float, Between(0, low_open=True)] | None = None,
         mode: Literal["const", "rand", "pixel"] = "const",
         fill: Annotated[int, Between(0, 255)] = 114,
@@ -101,17 +98,14 @@ class RandomErasing(nn.Module):
 
     def boxes(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
         """Draw rectangles: whole pixels, int64 ``(count, 4)`` of top, left, height, width; without area for none."""
-        area = uniform(self.area, (count, ATTEMPTS), generator) * (height * width)
-        aspect = uniform((math.log(self.aspect[0]), math.log(self.aspect[1])), (count, ATTEMPTS), generator).exp()
-        tried = torch.stack(((area * aspect).sqrt().round(), (area / aspect).sqrt().round()), -1)
+        whole = torch.tensor([float(height), float(width)])
+        sides, fit = first_that_fits(
+            self.area, self.aspect, height * width, count, lambda tried: tried < whole, generator
+        )
         place = torch.rand((count, 2), generator=generator)
         chosen = torch.rand(count, generator=generator) < self.p
-
-        whole = torch.tensor([float(height), float(width)])
-        fits = (tried < whole).all(-1)
-        sides = tried[torch.arange(count), fits.int().argmax(1)]
         corner = (place * (whole - sides + 1)).floor()
-        done = (chosen & fits.any(1))[:, None]
+        done = chosen[:, None] & fit
         return torch.cat((corner, sides), 1).where(done, 0.0).long()
 
 

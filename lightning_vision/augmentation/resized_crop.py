@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_vision.augmentation.ranges import ordered, uniform
-from lightning_vision.types import Between
+from lightning_vision.augmentation.ranges import Range, first_that_fits, ordered
+from lightning_vision.types import Between, Ordered
 
-ATTEMPTS = 10
+Share = Annotated[float, Between(0, 1, low_open=True)]
 
 
 class RandomResizedCrop(nn.Module):
@@ -39,8 +38,8 @@ class RandomResizedCrop(nn.Module):
 
     def __init__(
         self,
-        scale: tuple[float, float] = (0.2, 1.0),
-        ratio: tuple[float, float] = (0.75, 1.3333333333333333),
+        scale: Annotated[tuple[Share, Share], Ordered()] = (0.2, 1.0),
+        ratio: Range = (0.75, 1.3333333333333333),
         interpolation: Literal["bilinear", "bicubic"] = "bilinear",
         p: Annotated[float, Between(0, 1)] = 1.0,
         size: tuple[int, int] | None = None,
@@ -76,22 +75,25 @@ class RandomResizedCrop(nn.Module):
 
     def boxes(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
         """Draw parts of images: whole pixels, float32 ``(count, 4)`` of top, left, height, width."""
-        areas = uniform(self.scale, (count, ATTEMPTS), generator) * (height * width)
-        ratios = uniform((math.log(self.ratio[0]), math.log(self.ratio[1])), (count, ATTEMPTS), generator).exp()
-        tried = torch.stack(((areas / ratios).sqrt().round(), (areas * ratios).sqrt().round()), -1)
+        whole = torch.tensor([float(height), float(width)])
+        sides, fit = first_that_fits(
+            self.scale,
+            self.ratio,
+            height * width,
+            count,
+            lambda tried: (tried >= 1) & (tried <= whole.flip(0)),
+            generator,
+        )
+        # Its first side is the width.
+        sides = sides.flip(1)
         place = torch.rand((count, 2), generator=generator)
         chosen = torch.rand(count, generator=generator) < self.p
-
-        whole = torch.tensor([height, width], dtype=torch.float32)
-        fits = ((tried >= 1) & (tried <= whole)).all(-1)
-        first = fits.int().argmax(1)
-        sides = tried[torch.arange(count), first]
         corner = (place * (whole - sides + 1)).floor()
         # The largest part in the middle.
         widest = min(max(width / height, self.ratio[0]), self.ratio[1])
         fallback = torch.tensor([round(min(height, width / widest)), round(min(width, height * widest))]).clamp(min=1)
-        sides = sides.where(fits.any(1, keepdim=True), fallback.float())
-        corner = corner.where(fits.any(1, keepdim=True), ((whole - fallback) / 2).floor())
+        sides = sides.where(fit, fallback.float())
+        corner = corner.where(fit, ((whole - fallback) / 2).floor())
         sides, corner = sides.where(chosen[:, None], whole), corner.where(chosen[:, None], 0.0)
         return torch.cat((corner, sides), 1)
 

@@ -7,11 +7,9 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_vision.augmentation.ranges import ordered, uniform
+from lightning_vision.augmentation.ranges import Range, ordered, uniform
 from lightning_vision.augmentation.warp import warp
 from lightning_vision.types import Between
-
-Factor = Annotated[float, Between(0, low_open=True)]
 
 
 class ScaleJitter(nn.Module):
@@ -36,7 +34,7 @@ class ScaleJitter(nn.Module):
 
     def __init__(
         self,
-        scale: tuple[Factor, Factor] = (0.5, 2.0),
+        scale: Range = (0.5, 2.0),
         p: Annotated[float, Between(0, 1)] = 1.0,
         fill: Annotated[int, Between(0, 255)] = 0,
         ignored: int | None = None,
