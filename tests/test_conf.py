@@ -6,6 +6,7 @@ import importlib
 import inspect
 from collections.abc import Iterator
 from dataclasses import fields
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,21 @@ def test_every_group_has_a_default_that_exists() -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_every_option_can_be_typed(file: Path) -> None:
-    must = [f"{file.parent.name}.{key}=given" for key, value in load(file).items() if value == "???"]
-    option = "[dice_loss]" if file.stem == "combined" else file.stem
-    cfg = compose([f"{file.parent.name}={option}", *must])
-    if file.parent.name not in RECIPES:  # their settings are those of all groups
-        assert set(load(file)) - {"defaults"} <= set(cfg[file.parent.name])
+def options() -> list[list[Path]]:
+    """Options that are typed together: one of each group at a time, and each recipe alone, as it sets all groups."""
+    by_group = [list(files) for _, files in groupby(FILES, lambda f: f.parent.name)]
+    recipes = [[f] for files in by_group for f in files if f.parent.name in RECIPES]
+    parts_of_runs = zip_longest(*(files for files in by_group if files[0].parent.name not in RECIPES))
+    return [[f for f in turn if f is not None] for turn in parts_of_runs] + recipes
+
+
+@pytest.mark.parametrize("files", options(), ids=lambda files: ",".join(map(name_of, files)))
+def test_every_option_can_be_typed(files: list[Path]) -> None:
+    words = []
+    for file in files:
+        group, option = file.parent.name, "[dice_loss]" if file.stem == "combined" else file.stem
+        words += [f"{group}={option}", *(f"{group}.{key}=given" for key, v in load(file).items() if v == "???")]
+    cfg = compose(words)
+    for file in files:
+        if file.parent.name not in RECIPES:
+            assert set(load(file)) - {"defaults"} <= set(cfg[file.parent.name]), name_of(file)
