@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from torchvision import models
 
 import lightning_vision as lv
 from lightning_vision.options import load_option
 from lightning_vision.overrides import grammar
 from lightning_vision.testing.discs import write_discs
+from lightning_vision.testing.torchvision import narrow_model
 
 FOLDER = Path(__file__).parent / "blocks"
 NAMES = {
@@ -26,7 +28,8 @@ IMAGES = ("image", "image_column_name", "image_path", "photo")
 LABELS = ("label", "class", "tag")
 VIT = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "image_size": 32}
 NARROW = {"depths": [1, 1, 1, 1], "dims": [8, 16, 32, 64]}
-# What makes an encoder small and keeps it off the network; others are built as the block says.
+# What makes an encoder small and keeps it off the network; others are built as the block says, but TorchVision's large
+# ones with few channels.
 SMALL: dict[str, dict[str, Any]] = {
     "convnext": {"model_variant": "tiny"},
     "vit": {"model_variant": "b_32"},
@@ -77,8 +80,9 @@ def small(block: dict[str, Any], table: Path, folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("text", BLOCKS)
 def test_a_block_composes_builds_and_trains_a_step(
-    text: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(models, "get_model", narrow_model)
     file = tmp_path / "a config, (1).yaml"
     file.write_text(text, encoding="utf-8")
     module, data = lv.build([*small(yaml.safe_load(text), table, tmp_path), f"ludwig={file}"])
