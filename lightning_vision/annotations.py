@@ -17,7 +17,7 @@ from lightning_vision.signatures import COMPUTED, REQUIRED, Module, Parameter, d
 from lightning_vision.types import Below, Between
 
 # What people type for a truth value, which YAML no longer takes for one.
-_SAID = {"yes": True, "y": True, "on": True, "no": False, "n": False, "off": False}
+SAID = {"yes": True, "y": True, "on": True, "no": False, "n": False, "off": False}
 _LISTS = {"list", "List", "Sequence", "Iterable", "Collection", "set", "frozenset"}
 _MAPPINGS = {"dict", "Dict", "Mapping", "MutableMapping"}
 
@@ -272,8 +272,8 @@ def suggestion(kind: Kind, value: Any, default: Any) -> Any:
     """Return a value that works, as near as possible to what was meant; COMPUTED if there is none to be had."""
     candidates: list[Any] = []
     if isinstance(value, str):
-        if value.lower() in _SAID:
-            candidates.append(_SAID[value.lower()])
+        if value.lower() in SAID:
+            candidates.append(SAID[value.lower()])
         with suppress(ValueError, SyntaxError):  # a word, not a number in quotes
             candidates.append(ast.literal_eval(value.capitalize() if value.lower() in ("true", "false") else value))
     if isinstance(value, float) and math.isfinite(value) and value == int(value):

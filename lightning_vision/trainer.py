@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from lightning.pytorch import Trainer as LightningTrainer
 
+from lightning_vision.errors import ConfigError
 from lightning_vision.types import Between
 
 Precision = Literal[
@@ -52,7 +53,7 @@ class Trainer(LightningTrainer):
         rest: Any other argument of Lightning's Trainer.
 
     Raises:
-        ValueError: How to clip is said, but not where.
+        ConfigError: How to clip is said, but not where.
     """
 
     rest_to_base: ClassVar[bool] = True
@@ -78,7 +79,12 @@ class Trainer(LightningTrainer):
         **rest: Any,
     ) -> None:
         if gradient_clip_algorithm is not None and gradient_clip_val is None:
-            raise ValueError("gradient_clip_algorithm does nothing without gradient_clip_val")
+            raise ConfigError(
+                "gradient_clip_algorithm does nothing without gradient_clip_val.",
+                given=f"trainer.gradient_clip_algorithm={gradient_clip_algorithm}",
+                expected="where to clip as well, or neither",
+                override=["trainer.gradient_clip_val=1.0", "trainer.gradient_clip_algorithm=null"],
+            )
         if sync_batchnorm and not (accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()):
             log.warning("trainer.sync_batchnorm is left out: torch synchronises BatchNorm on CUDA devices only")
             sync_batchnorm = False

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from lightning_vision.annotations import SAID
 from lightning_vision.checks import NEEDED, plain
 from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.overrides import for_shell, override, quote, split
@@ -28,7 +29,7 @@ def translate(error: BaseException, words: Sequence[str]) -> ConfigError | None:
         return None
     text = str(error)
     if isinstance(error, MissingConfigException):
-        return _no_option(error.missing_cfg_file or "", error.options, text)
+        return _no_option(error.missing_cfg_file or "", error.options, text, words)
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)
     if match := re.search(r"Could not override '([^'\n]+)'", text):
@@ -63,7 +64,7 @@ def _word_for(key: str, words: Sequence[str]) -> str:
     return next((w for w in reversed(words) if (s := split(w)) and s[1] == key), key)
 
 
-def _no_option(missing: str, options: Sequence[str] | None, text: str) -> ConfigError:
+def _no_option(missing: str, options: Sequence[str] | None, text: str, words: Sequence[str] = ()) -> ConfigError:
     group, _, name = missing.rpartition("/")
     if (first := missing.partition("/")[0]) in groups():
         group, name = first, missing.removeprefix(f"{first}/")  # a path where an option belongs
@@ -73,14 +74,30 @@ def _no_option(missing: str, options: Sequence[str] | None, text: str) -> Config
         )
     valid = list(options or options_of(group))
     word = nearest(name, valid)
+    if group == "augmentation" and name.lower() in SAID:
+        word = str(SAID[name.lower()]).lower()
     option = f"{group}={word or default_of(group)}"
+    if group == "callbacks" and word not in (None, default_of(group)):
+        option = f"{group}=[{default_of(group)},{word}]"  # nothing would keep a checkpoint otherwise
+    given = f"{group}={name}"
+    typed = _word_for(group, words)
+    if (parts := split(typed)) and parts[2].startswith("["):
+        given = typed
+        option = f"{group}=[{','.join(_mended(parts[2], name, word))}]"
     return ConfigError(
         f"{group} has no option {name!r}",
-        given=f"{group}={name}",
+        given=given,
         expected=listed(valid),
         nearest=word,
-        override=_own_data(name) or option if group == "data" else option,
+        override=_own_data(name) or option if group == "data" else for_shell(option),
     )
+
+
+def _mended(names: str, wrong: str, better: str | None) -> list[str]:
+    """The names of a list with a wrong one replaced, or left out where nothing is like it."""
+    given = [name.strip() for name in names.strip("[]").split(",")]
+    mended = [better if name == wrong else name for name in given]
+    return list(dict.fromkeys(name for name in mended if name))
 
 
 def _own_data(path: str) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lightning_vision.annotations import kind_of, suggestion
+from lightning_vision.encoders.torchvision_families import STOCHASTIC
 from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.options import parts_of
 from lightning_vision.overrides import override
@@ -15,6 +16,8 @@ from lightning_vision.searchpath import default_of, groups, options_of
 from lightning_vision.signatures import COMPUTED, Parameter, describe
 
 _LONGEST = 300
+# Settings that many options list for the few of their models that have it: the options that surely have.
+ABLE = {"encoder.drop_path": STOCHASTIC}
 HYDRA_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 SETTINGS = "lightning_vision.config.Settings"
 
@@ -78,21 +81,19 @@ def unknown_key(key: str, value: Any, tree: Mapping[str, Any], choices: Mapping[
         expected=listed(names) if names else "no settings at all",
         nearest=proposals[0] if proposals else None,
         override=[_working(p, value, tree, plus=p == below and word in addable) for p in proposals]
+        or _options_with(key, value)
         or _any_working(where, level),
     )
 
 
 def no_settings(group: str, name: str, value: Any) -> ConfigError:
     """Word the error for a setting of a part that is chosen later, such as ``loss=auto``."""
-    nodes = parts_of(group)
-    options = list(nodes)
-    having = sorted((o for o in options if name in nodes[o]), key=lambda o: len(nodes[o]))  # the simplest first
+    options = list(parts_of(group))
     return ConfigError(
         f"{group}=auto has no settings: it chooses the {group} by itself",
         given=override(f"{group}.{name}", value),
         expected=f"a {group} by name: {listed(options, 40)}",
-        override=[f"{group}={o} {override(f'{group}.{name}', value)}" for o in having[:3]]
-        or f"{group}={options[0] if options else 'auto'}",
+        override=_options_with(f"{group}.{name}", value) or f"{group}={options[0] if options else 'auto'}",
     )
 
 
@@ -144,6 +145,15 @@ def _working(key: str, value: Any, tree: Mapping[str, Any], plus: bool) -> str:
             better = suggestion(kind, value, parameter.default)
             value = node.get(parameter.name) if better is COMPUTED else better
     return override(key, value)
+
+
+def _options_with(key: str, value: Any) -> list[str]:
+    """Write other options of the group that have the setting, the simplest first."""
+    group, _, name = key.partition(".")
+    nodes = parts_of(group) if group in groups() else {}
+    able = ABLE.get(key, tuple(nodes))
+    having = sorted((o for o in nodes if name in nodes[o] and o in able), key=lambda o: len(nodes[o]))
+    return [f"{group}={option} {override(key, value)}" for option in having[:3]]
 
 
 def _any_working(where: str, level: Mapping[str, Any]) -> str:

@@ -236,3 +236,21 @@ def test_checking_imports_no_torch(tmp_path: Path) -> None:
     root = str(Path(__file__).parents[1])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("word", "better"),
+    [
+        ("callbacks=[default,emma]", "callbacks=[default,ema]"),
+        ("callbacks=emma", "callbacks=[default,ema]"),
+        ("callbacks=[zzzzz,default]", "callbacks=[default]"),
+        ("augmentation=yes", "augmentation=true"),
+        ("augmentation=off", "augmentation=false"),
+        ("encoder.drop_path=0.1", "encoder=convnext encoder.drop_path=0.1"),
+    ],
+)
+def test_what_a_message_proposes_keeps_what_was_right(word: str, better: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose([word])
+    assert " ".join(shlex.split(caught.value.overrides[0])) == better
+    compose(better.split())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lightning_vision.data.index import SampleIndex
-from lightning_vision.errors import ConfigError
+from lightning_vision.data.index import Problem, SampleIndex
+from lightning_vision.errors import ConfigError, listed
 
 
 def few_shot(index: SampleIndex, images_per_class: int, seed: int) -> SampleIndex:
@@ -34,4 +34,13 @@ def few_shot(index: SampleIndex, images_per_class: int, seed: int) -> SampleInde
     drawn = generator.permutation(train)
     kept = [drawn[index.label[drawn] == label][:images_per_class] for label in np.unique(index.label[train])]
     others = [index.rows("val"), index.rows("test")]
-    return index.take(np.sort(np.concatenate([*kept, *others])))
+    found = index.take(np.sort(np.concatenate([*kept, *others])))
+    names = index.target.class_names if index.target else ()
+    counts = np.bincount(index.label[train], minlength=len(names))[: len(names)]
+    few = [f"{name} ({count})" for name, count in zip(names, counts.tolist(), strict=True) if count < images_per_class]
+    if few:
+        message = (
+            f"images_per_class={images_per_class} is more than some classes have, which keep all: {listed(few, 8)}"
+        )
+        found.problems = (*found.problems, Problem("note", message))
+    return found

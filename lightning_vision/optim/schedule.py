@@ -59,8 +59,9 @@ class Warmup:
         self.notice = ""
         if self.steps < wanted and (epochs is not None or warmup >= 1):
             self.notice = (
-                f"the warm-up of {wanted} steps is longer than the run, which has {total_steps}: it is cut to "
-                f"{self.steps} (scheduler.warmup=0.05 takes a share of any run)"
+                f"the warm-up of {wanted} steps leaves no other step to a run of {total_steps}: it is cut to "
+                f"{self.steps} (scheduler.warmup=0.05 in place of "
+                f"scheduler.{'warmup' if epochs is None else 'warmup_epochs'} takes a share of any run)"
             )
 
     def factor(self, step: int) -> float:

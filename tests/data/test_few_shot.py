@@ -38,7 +38,12 @@ def test_the_seed_draws_and_too_few_are_all() -> None:
     index = labelled()
     draws = [[few_shot(index, 4, seed).image_path(i) for i in range(10)] for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
-    assert len(few_shot(index, 1000, 0)) == len(index)
+    found = few_shot(index, 10, 0)
+    assert len(found) == len(index)
+    (note,) = found.problems
+    assert note.severity == "note"
+    assert note.message.endswith("which keep all: a (9), b (9)")
+    assert not few_shot(index, 9, 0).problems
 
 
 def test_masks_have_no_classes_to_draw_from() -> None:

@@ -167,7 +167,9 @@ def test_the_shortest_runs_have_a_positive_rate(kind: Any, total: int) -> None:
 @pytest.mark.parametrize("kind", EACH)
 def test_a_warmup_longer_than_the_run_is_cut_with_a_word(kind: Any) -> None:
     schedule = make(kind, 10, of_epoch=5, warmup_epochs=4)
-    assert "20 steps is longer than the run, which has 10: it is cut to 9" in schedule.notice
+    assert "20 steps leaves no other step to a run of 10: it is cut to 9" in schedule.notice
+    assert "scheduler.warmup=0.05 in place of scheduler.warmup_epochs" in schedule.notice
+    assert "5 steps leaves no other step to a run of 5: it is cut to 4" in make(kind, 5, of_epoch=5, warmup=5).notice
     assert rates(schedule, 10)[-1] > 0
     assert not make(kind, 10, of_epoch=5, warmup=0.99).notice
 
