@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torchvision import models
 
 import lightning_vision as lv
 from lightning_vision.__main__ import main
@@ -17,6 +19,7 @@ from lightning_vision.resolve import plain
 from lightning_vision.searchpath import options_of
 from lightning_vision.template import CHOICES, RANGES
 from lightning_vision.testing.discs import write_discs
+from lightning_vision.testing.torchvision import narrow_model
 
 TEMPLATES = list(options_of("template"))
 EXPERIMENTS = [name for name in options_of("experiment") if name != "sample"]
@@ -44,6 +47,7 @@ RSB, RESNEXT, EMBED_NORM = (
 )
 
 
+@cache  # many tests ask for the same template
 def settings(*words: str, **choices: Any) -> dict[str, Any]:
     return plain(compose(list(words), **choices))
 
@@ -87,6 +91,7 @@ class TestTrained:
     @pytest.mark.parametrize("name", [f"template={t}" for t in TEMPLATES] + [f"experiment={e}" for e in EXPERIMENTS])
     def test_a_step(self, name: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(home)
+        monkeypatch.setattr(models, "get_model", narrow_model)
         config = settings(name)
         encoder = config["encoder"]
         words = [*TINY.get(str(encoder.get("family")) if encoder.get("family") else "timm", [])]
