@@ -14,6 +14,7 @@ from typing import Any, cast
 from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.listing import LISTINGS
 from lightning_vision.outputs import OUTPUT, is_name
+from lightning_vision.overrides import for_shell
 from lightning_vision.searchpath import options_of
 from lightning_vision.signatures import describe
 
@@ -129,6 +130,15 @@ def transforms(written: str) -> dict[str, dict[str, Any]] | list[str] | None:
         name, settings = entry.get("type"), {k: v for k, v in entry.items() if k != "type"}
         if not isinstance(name, str):
             raise _no_transform(written)
+        if name not in (options := options_of("augmentation")):
+            near = nearest(name, options)
+            raise ConfigError(
+                f"There is no augmentation {name!r}",
+                given=f"augmentation={written}",
+                expected=listed(options, 40),
+                nearest=near,
+                override=for_shell(f"augmentation={written.replace(name, near)}") if near else "augmentation=light",
+            )
         nodes = _transforms_of(name)
         if settings and len(nodes) != 1:
             raise _no_transform(written)
