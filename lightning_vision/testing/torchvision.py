@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from torch import nn
 from torchvision import models
-from torchvision.models import convnext, efficientnet, resnet, vgg
+from torchvision.models import convnext, efficientnet, inception, resnet, vgg
 
 CLASSES = 1000
 
@@ -54,6 +55,21 @@ def _efficientnet_v2() -> nn.Module:
     return models.EfficientNet([*early, *late], dropout=0.2, last_channel=64)
 
 
+def _slim_conv(inputs: int, outputs: int, **settings: Any) -> nn.Module:
+    # All widths of Inception V3 are multiples of 16.
+    return inception.BasicConv2d(inputs if inputs == 3 else inputs // 16, outputs // 16, **settings)
+
+
+def _inception_v3() -> nn.Module:
+    kinds = (inception.InceptionA, inception.InceptionB, inception.InceptionC)
+    blocks = [partial(kind, conv_block=_slim_conv) for kind in (*kinds, inception.InceptionD, inception.InceptionE)]
+    model = models.Inception3(
+        aux_logits=False, init_weights=False, inception_blocks=[_slim_conv, *blocks, inception.InceptionAux]
+    )
+    model.fc = nn.Linear(2048 // 16, CLASSES)
+    return model
+
+
 def _vit(patch: int) -> nn.Module:
     return models.VisionTransformer(
         image_size=224, patch_size=patch, num_layers=4, num_heads=2, hidden_dim=16, mlp_dim=32
@@ -65,6 +81,7 @@ NARROW: dict[str, Callable[[], nn.Module]] = {
     "convnext_tiny": _convnext,
     "densenet121": lambda: models.DenseNet(growth_rate=8, block_config=(2, 2, 2, 2), num_init_features=16),
     "efficientnet_v2_s": _efficientnet_v2,
+    "inception_v3": _inception_v3,
     "maxvit_t": lambda: models.MaxVit((224, 224), 8, 7, [8, 16, 16, 32], [1, 1, 1, 1], 8, 0.2),
     "resnext50_32x4d": lambda: _resnet(groups=4, width=4),
     "swin_t": lambda: models.SwinTransformer([4, 4], 16, [2, 2, 2, 2], [1, 2, 4, 8], [7, 7], stochastic_depth_prob=0.2),
