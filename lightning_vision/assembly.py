@@ -309,6 +309,8 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
     # A frozen encoder stays in eval mode on purpose.
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+    # A resumed run may leave out callbacks, such as an average: it was typed so.
+    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
     # last.ckpt of a resumed run; the best ones are taken along (callbacks/checkpoints.py).
     warnings.filterwarnings("ignore", message="The dirpath has changed from.*")
     # A run folder is new, or belongs to the run that is resumed.

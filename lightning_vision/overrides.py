@@ -169,7 +169,7 @@ def grammar(value: Any) -> str:
         return "{" + ",".join(f"{_grammar_key(k)}:{grammar(v)}" for k, v in value.items()) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ",".join(grammar(v) for v in value) + "]"
-    if hasattr(value, "item"):  # a number of NumPy or torch
+    if getattr(value, "ndim", None) == 0:  # a number of NumPy or torch
         value = value.item()
     return quote(value) if isinstance(value, str) else repr(value)
 
