@@ -46,6 +46,10 @@ def translate_config(content: Mapping[str, Any], t: Translation) -> None:
             expected="input_features, output_features, preprocessing, trainer, or one of encoder, decoder, loss ...",
             nearest=next(filter(None, (nearest(key, _ROOT) for key in root)), None),
         )
+    for key in set(root) - set(_ROOT):
+        near = nearest(key, ("input_features", "output_features"))
+        if near is not None and near not in root:  # without them another model would be trained than is meant
+            raise ConfigError("A section of the file has no name of Ludwig's", given=f"{key}:", nearest=f"{near}:")
     kind = root.pop("model_type", None)
     if kind is not None and kind[0] not in (None, "ecd"):
         raise ConfigError("Only models of type ecd are of images", given=f"model_type: {kind[0]}", expected="ecd")

@@ -31,7 +31,7 @@ _OF_DECODER = {
     "input_size": "worked out from the encoder",
     "output_size": "worked out from the data",
 }
-_OF_LOSS = {"positive_class_weight": "loss.pos_weight, by the name of the class"}
+_OF_LOSS = {"positive_class_weight": "loss.class_weights={POSITIVE: N}, by the name of the class"}
 _OF_FEATURE = {
     "top_k": "the report has top-5 accuracy where there are enough classes",
     "calibration": "calibrate=temperature",

@@ -488,3 +488,10 @@ def test_no_key_is_lost(content: dict[str, Any]) -> None:
     # Nothing is named that is not there.
     everything = {place for place, _ in places(content)}
     assert all(any(p == k or p.startswith((f"{k}.", f"{k}[")) or k.startswith(p) for p in everything) for k in t.notes)
+
+
+def test_a_misspelt_section_of_features_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("input_feature:\n- {name: a, type: image}\noutput_features:\n- {name: b, type: category}\n")
+    with pytest.raises(ConfigError, match="input_features:"):
+        lv.compose(ludwig=str(file))
