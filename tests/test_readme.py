@@ -213,3 +213,7 @@ def test_the_set_up_lines_are_there_and_the_gate_runs_the_tests_line() -> None:
 def test_nothing_in_the_readme_escapes_the_tests() -> None:
     assert len(COMMANDS) >= 12
     assert all(line.startswith(("python -m lightning_vision", "python3 -m venv")) for line in LINES)
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    assert not re.findall(r"^[A-Z_]{4,}$", README, re.MULTILINE)
