@@ -58,26 +58,33 @@ def settle(cfg: DictConfig, choices: Mapping[str, Any], words: Sequence[str], na
     if not any(choices.get(recipe) for recipe in RECIPES):
         return
     from hydra import compose
-    from omegaconf import open_dict, read_write
 
     keys = [_key(word) for word in words]
     typed = (set(keys) & set(groups())) - set(RECIPES)
+    _take(cfg, typed, typed, words, keys, name)
     if all(choices.get(recipe) for recipe in RECIPES) and "experiment" in keys:
         # The experiment's parts are chosen after the template's, as if they were typed.
         first = compose(name, [w for w, key in zip(words, keys, strict=True) if key == "template"], True)
-        own_choices = cast(Any, first).hydra.runtime.choices
-        typed |= {group for group in groups() if choices.get(group) != own_choices.get(group)} - set(RECIPES)
-    if typed:
-        kept = {*typed, "experiment"} if "template" in keys else typed
-        own = [word for word, key in zip(words, keys, strict=True) if key.partition(".")[0] in kept]
-        alone = compose(name, own)
-        with read_write(cfg), open_dict(cfg):
-            for group in typed:
-                if group in alone:
-                    cfg[group] = alone[group]
-                else:
-                    cfg.pop(group, None)
+        own = cast(Any, first).hydra.runtime.choices
+        changed = {group for group in groups() if choices.get(group) != own.get(group)} - set(RECIPES) - typed
+        _take(cfg, changed, {*changed, "experiment"}, words, keys, name)
     refuse_idle(_raw(cfg), pristine(choices.get("template")), keys)
+
+
+def _take(cfg: DictConfig, parts: set[str], of: set[str], words: Sequence[str], keys: Sequence[str], name: str) -> None:
+    """Put parts into a config as they are composed from the words of some groups alone."""
+    if not parts:
+        return
+    from hydra import compose
+    from omegaconf import open_dict, read_write
+
+    alone = compose(name, [word for word, key in zip(words, keys, strict=True) if key.partition(".")[0] in of])
+    with read_write(cfg), open_dict(cfg):
+        for group in parts:
+            if group in alone:
+                cfg[group] = alone[group]
+            else:
+                cfg.pop(group, None)
 
 
 @cache

@@ -266,6 +266,8 @@ class TestTypedBeside:
         assert found["encoder"] == settings("experiment=sample", "encoder.base_channels=8")["encoder"]
         assert found["decoder"] == settings("experiment=sample")["decoder"]
         assert (found["repeats"], found["epochs"]) == (3, 25)
+        found = settings(f"template={RSB}", "experiment=sample", "encoder=stacked_cnn")
+        assert found["encoder"] == settings("encoder=stacked_cnn")["encoder"]
 
     def test_all_epochs_of_a_template_are_trained(self) -> None:
         for name in TEMPLATES:
