@@ -124,12 +124,14 @@ def _settle(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from lightning_vision.config import fresh_hydra
-    from lightning_vision.recipes import settle
+    from lightning_vision.recipes import RECIPES, settle
     from lightning_vision.searchpath import conf_dir, register_plugins
 
-    register_plugins()
     hydra = HydraConfig.get()
     choices, words, name = dict(hydra.runtime.choices), list(hydra.overrides.task), str(hydra.job.config_name)
+    if not any(choices.get(recipe) for recipe in RECIPES):
+        return  # most runs: Hydra is not set up anew for them
+    register_plugins()
     with fresh_hydra(), initialize_config_dir(str(conf_dir()), version_base="1.3"):
         settle(cfg, choices, words, name)
 

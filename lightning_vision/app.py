@@ -17,7 +17,7 @@ from lightning_vision.config import ACTIONS, compose, instantiate, with_ludwig
 from lightning_vision.errors import ConfigError, DataError, listed
 from lightning_vision.monitor import better
 from lightning_vision.outputs import main_output, outputs_of
-from lightning_vision.overrides import names_ludwig
+from lightning_vision.overrides import names_ludwig, override_keys
 from lightning_vision.reading import read_index, targets_of
 from lightning_vision.resolve import Plan, look, plain, resolve
 from lightning_vision.settings import (
@@ -25,7 +25,6 @@ from lightning_vision.settings import (
     for_checkpoint,
     for_resume,
     found_before,
-    override_keys,
     same_data,
     to_predict,
     with_trained_classes,

@@ -10,7 +10,7 @@ from lightning_vision.config import refuse_untrusted
 from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.optim.checks import check_kind
 from lightning_vision.options import expand, load_option
-from lightning_vision.overrides import override
+from lightning_vision.overrides import override, override_keys
 from lightning_vision.recipes import pristine
 from lightning_vision.searchpath import default_of, groups, options_of
 from lightning_vision.signatures import COMPUTED, REQUIRED, Parameter, Signature, classes_in, describe, source_file
@@ -35,18 +35,19 @@ def check(cfg: Any, choices: Mapping[str, Any] | None = None, typed: Sequence[st
     """
     choices = chosen() if choices is None else choices
     template = pristine(choices.get("template"))
-    check_template(cfg, template, [word.lstrip("+~").partition("=")[0] for word in typed])
+    keys = override_keys(typed)
+    check_template(cfg, template, keys)
     try:
-        _check_all(plain(cfg), choices, typed)
+        _check_all(plain(cfg), choices, keys)
     except ConfigError as error:
         if template:
             point_to_template(error, plain(cfg, resolve=False), template)
         raise
 
 
-def _check_all(root: dict[str, Any], choices: Mapping[str, Any], typed: Sequence[str]) -> None:
+def _check_all(root: dict[str, Any], choices: Mapping[str, Any], keys: Sequence[str]) -> None:
     _check_root(root, choices)
-    first = {word.lstrip("+~").partition("=")[0].partition(".")[0] for word in typed}
+    first = {key.partition(".")[0] for key in keys}
     expand(root)
     if root.get("outputs"):
         if root.get("template"):

@@ -35,6 +35,11 @@ def split(word: str) -> tuple[str, str, str] | None:
     return (match["plus"], match["key"], match["value"]) if match else None
 
 
+def override_keys(overrides: Sequence[str]) -> list[str]:
+    """The dotted keys of override words: ``+data.path='x'`` names ``data.path``."""
+    return [word.split("=", 1)[0].lstrip("+~").split("@")[0] for word in overrides]
+
+
 def is_path_key(key: str) -> bool:
     """Tell whether the values of a key are files or folders (``data.path``, ``encoder.weights``, ``source`` ...)."""
     last = key.rpartition(".")[2]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
-from lightning_vision.overrides import split
+from lightning_vision.overrides import override_keys
 from lightning_vision.searchpath import groups
 from lightning_vision.template import CHOICES, refuse_idle
 
@@ -59,7 +59,9 @@ def settle(cfg: DictConfig, choices: Mapping[str, Any], words: Sequence[str], na
         return
     from hydra import compose
 
-    keys = [_key(word) for word in words]
+    from lightning_vision.checks import plain
+
+    keys = override_keys(words)
     typed = (set(keys) & set(groups())) - set(RECIPES)
     _take(cfg, typed, typed, words, keys, name)
     if all(choices.get(recipe) for recipe in RECIPES) and "experiment" in keys:
@@ -68,7 +70,7 @@ def settle(cfg: DictConfig, choices: Mapping[str, Any], words: Sequence[str], na
         own = cast(Any, first).hydra.runtime.choices
         changed = {group for group in groups() if choices.get(group) != own.get(group)} - set(RECIPES) - typed
         _take(cfg, changed, {*changed, "experiment"}, words, keys, name)
-    refuse_idle(_raw(cfg), pristine(choices.get("template")), keys)
+    refuse_idle(plain(cfg, resolve=False), pristine(choices.get("template")), keys)
 
 
 def _take(cfg: DictConfig, parts: set[str], of: set[str], words: Sequence[str], keys: Sequence[str], name: str) -> None:
@@ -94,22 +96,11 @@ def pristine(template: str | None) -> dict[str, Any]:
         return {}
     from hydra import compose, initialize_config_dir
 
+    from lightning_vision.checks import plain
     from lightning_vision.config import fresh_hydra
     from lightning_vision.searchpath import conf_dir, register_plugins
 
     with fresh_hydra():
         register_plugins()
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return _raw(compose("config", [f"template={template}"]))
-
-
-def _raw(cfg: Any) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    raw = OmegaConf.to_container(cfg, resolve=False) if OmegaConf.is_config(cfg) else dict(cfg)
-    return {key: node for key, node in cast(dict[str, Any], raw).items() if key != "hydra"}
-
-
-def _key(word: str) -> str:
-    parts = split(word.lstrip("~"))
-    return parts[1] if parts else word.lstrip("~")
+            return plain(compose("config", [f"template={template}"]), resolve=False)

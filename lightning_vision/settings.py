@@ -35,11 +35,6 @@ OFF_WHEN_NULL = ("num_items_per_epoch", "images_per_class", "encoder_layer_decay
 PLACES = ("action", "checkpoint", "source", "output_dir")
 
 
-def override_keys(overrides: Sequence[str]) -> list[str]:
-    """The dotted keys of override words: ``+data.path='x'`` names ``data.path``."""
-    return [word.split("=", 1)[0].lstrip("+~").split("@")[0] for word in overrides]
-
-
 def for_checkpoint(saved: Mapping[str, Any], given: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """Merge the config of a checkpoint with what the user typed beside it.
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from lightning_vision.errors import ConfigError
+from lightning_vision.overrides import override_keys
 from lightning_vision.settings import (
     for_checkpoint,
     for_resume,
     found_before,
-    override_keys,
     same_data,
     with_trained_classes,
 )
