@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -300,7 +301,7 @@ def test_what_is_typed_wins(typed: list[str], gone: set[str], kept: set[str], fi
 
 
 def test_the_printed_command_gives_the_same_config(tmp_path: Path) -> None:
-    content = WHOLE | {"defaults": {"image": {"augmentation": [{"type": "random_blur", "kernel_size": 5}]}}}
+    content = deepcopy(WHOLE) | {"defaults": {"image": {"augmentation": [{"type": "random_blur", "kernel_size": 5}]}}}
     content["output_features"][0] = content["output_features"][0] | {"column": "a, mask='x' (1)=ü"}
     content["output_features"][0]["loss"] = {"type": "softmax_cross_entropy", "class_weights": {"a b": 1, "c,d": 0.5}}
     line = read(["data.path=a b.csv", f"ludwig={written(tmp_path, content, 'my config, (1).yaml')}", "epochs=2"])
