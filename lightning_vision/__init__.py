@@ -9,20 +9,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_vision.app import build, cache, check, fit, load, predict, test
+    from lightning_vision.actions.cache import cache
+    from lightning_vision.actions.check import check
+    from lightning_vision.actions.fit import fit
+    from lightning_vision.actions.models import build, load
+    from lightning_vision.actions.predict import predict
+    from lightning_vision.actions.test import test
     from lightning_vision.config import compose, instantiate
     from lightning_vision.errors import CheckpointError, ConfigError, DataError
 
 _HOME = {
     "compose": "config",
     "instantiate": "config",
-    "build": "app",
-    "fit": "app",
-    "test": "app",
-    "predict": "app",
-    "load": "app",
-    "cache": "app",
-    "check": "app",
+    "build": "actions.models",
+    "fit": "actions.fit",
+    "test": "actions.test",
+    "predict": "actions.predict",
+    "load": "actions.models",
+    "cache": "actions.cache",
+    "check": "actions.check",
     "ConfigError": "errors",
     "DataError": "errors",
     "CheckpointError": "errors",

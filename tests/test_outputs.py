@@ -100,11 +100,11 @@ def test_other_data_are_scored_with_the_trained_classes(trained: lv.Result, tabl
 
 
 def test_predictions_of_each_output_have_a_folder(trained: lv.Result, table: Path, tmp_path: Path) -> None:
-    from lightning_vision.app import _predict_to_folder
+    from lightning_vision.actions.predict import predict_to_folder
     from lightning_vision.config import compose
 
     source = str(table.parent / "*.jpg")
-    _predict_to_folder(str(trained.checkpoint), source, compose(overrides={"output_dir": str(tmp_path)}))
+    predict_to_folder(str(trained.checkpoint), source, compose(overrides={"output_dir": str(tmp_path)}))
     for name in OUTPUTS:
         with (tmp_path / "predictions" / name / "predictions.csv").open(newline="") as file:
             assert len(list(csv.DictReader(file))) == 10

@@ -21,7 +21,9 @@ _CONTEXT: Any = multiprocessing.get_context(
     "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 )
 if _CONTEXT.get_start_method() == "forkserver":
-    _CONTEXT.set_forkserver_preload(["lightning_vision.app", "lightning_vision.module", "lightning_vision.assembly"])
+    _CONTEXT.set_forkserver_preload(
+        ["lightning_vision.app", "lightning_vision.actions.fit", "lightning_vision.module", "lightning_vision.assembly"]
+    )
 
 
 class Child:

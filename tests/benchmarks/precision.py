@@ -20,8 +20,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 from _table import Figure, cpu_seconds, measure
 
+from lightning_vision.actions.arguments import composed
+from lightning_vision.actions.models import build_parts
 from lightning_vision.allocator import keep_freed_memory
-from lightning_vision.app import _build, _composed
 from lightning_vision.assembly import quiet_lightning
 from lightning_vision.resolve import resolve
 from lightning_vision.tuning.trial import first_batches
@@ -39,8 +40,8 @@ MODELS = (
 def figure(name: str, words: list[str], size: int, folder: str) -> Figure:
     auto = {"trainer.precision": "auto", "trainer.channels_last": "auto", "trainer.accelerator": "cpu"}
     values = {"image_size": size, "batch_size": BATCH, "epochs": 100, "output_dir": folder, **auto}
-    plan = resolve(_composed([*words, "encoder.use_pretrained=false", "decoder=classifier"], values))
-    module, data = _build(plan)
+    plan = resolve(composed([*words, "encoder.use_pretrained=false", "decoder=classifier"], values))
+    module, data = build_parts(plan)
     cost = cpu_seconds(lambda: choose_way(plan.config, module, data, CPU))
     trainer = plan.config["trainer"]
     plain, chosen = Way("32-true"), Way(trainer["precision"], trainer["channels_last"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_vision import app
+from lightning_vision.actions import check as action
 from lightning_vision.data.index import Problem
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.report import Report, check_index
@@ -318,11 +318,11 @@ def test_the_json_file_holds_the_whole_report(tmp_path: Path) -> None:
 
 def test_the_command_prints_only_json_for_a_dash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["data=table", "decoder=classifier", f"data.path={label_table(tmp_path, 'ab' * 5)}", "quick=true"]
-    assert app.check([*words, "report=-"])
+    assert action.check([*words, "report=-"])
     found = json.loads(capsys.readouterr().out)
     assert found["counts"]["train"] == 9
     (tmp_path / "3.png").write_bytes(b"")
-    assert not app.check([*words, f"report={tmp_path / 'r.json'}"])
+    assert not action.check([*words, f"report={tmp_path / 'r.json'}"])
     assert "cannot be trained on" in capsys.readouterr().out
     assert json.loads((tmp_path / "r.json").read_text())["ok"] is False
 
@@ -330,7 +330,7 @@ def test_the_command_prints_only_json_for_a_dash(tmp_path: Path, capsys: pytest.
 def test_further_outputs_are_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = write_discs(tmp_path, 20)
     outputs = {"mask": {"decoder": "unet"}, "label": {"decoder": "classifier"}}
-    assert app.check(data="table", outputs=outputs, overrides={"data.path": str(table), "data.ignore_index": 255})
+    assert action.check(data="table", outputs=outputs, overrides={"data.path": str(table), "data.ignore_index": 255})
     page = capsys.readouterr().out
     assert "blue" in page
     assert "masks" in page

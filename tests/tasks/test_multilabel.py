@@ -92,11 +92,11 @@ def test_columns_and_joined_names_train_alike(table: Path, tmp_path: Path) -> No
 
 
 def test_predictions_are_written(trained: lv.Result, table: Path, tmp_path: Path) -> None:
-    from lightning_vision.app import _predict_to_folder
+    from lightning_vision.actions.predict import predict_to_folder
     from lightning_vision.config import compose
 
     cfg = compose(overrides={"output_dir": str(tmp_path), "source": str(table.parent / "*.jpg")})
-    _predict_to_folder(str(trained.checkpoint), str(table.parent / "*.jpg"), cfg)
+    predict_to_folder(str(trained.checkpoint), str(table.parent / "*.jpg"), cfg)
     with (tmp_path / "predictions" / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 15

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import lightning_vision as lv
-from lightning_vision.app import _build, _composed
+from lightning_vision.actions.arguments import composed
+from lightning_vision.actions.models import build_parts
 from lightning_vision.errors import ConfigError
 from lightning_vision.resolve import Plan, resolve
 from lightning_vision.testing.discs import write_discs
@@ -34,8 +35,8 @@ def settings(table: Path, out: Path, **values: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def built(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Any, Any]:
-    plan = resolve(_composed(None, settings(table, tmp_path_factory.mktemp("run"))))
-    return plan, *_build(plan)
+    plan = resolve(composed(None, settings(table, tmp_path_factory.mktemp("run"))))
+    return plan, *build_parts(plan)
 
 
 def test_live_bytes_are_counted_once_and_until_they_are_free() -> None:

@@ -12,7 +12,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
 import lightning_vision as lv
-from lightning_vision.app import _build, _composed
+from lightning_vision.actions.arguments import composed
+from lightning_vision.actions.models import build_parts
 from lightning_vision.errors import ConfigError
 from lightning_vision.resolve import resolve
 from lightning_vision.testing.discs import write_discs
@@ -77,8 +78,8 @@ def test_groups_keep_the_ratios_of_their_rates(table: Path, tmp_path: Path, monk
 
     monkeypatch.setattr(learning_rate._RangeTest, "on_before_optimizer_step", noted)
     values = {"encoder_lr_factor": 0.25, "trainer.accumulate_grad_batches": 2, "scheduler.warmup": 3}
-    plan = resolve(_composed(None, settings(table, tmp_path, **values)))
-    module, data = _build(plan)
+    plan = resolve(composed(None, settings(table, tmp_path, **values)))
+    module, data = build_parts(plan)
     before = {key: value.clone() for key, value in module.state_dict().items()}
     curve = find_lr(plan.config, module, data, steps=10)
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
@@ -98,6 +99,6 @@ def test_several_processes_are_refused(name: str, table: Path, tmp_path: Path) -
         "trainer.strategy": "ddp_spawn",
         f"trainer.{name}": True,
     }
-    plan = resolve(_composed(None, settings(table, tmp_path, **values)))
+    plan = resolve(composed(None, settings(table, tmp_path, **values)))
     with pytest.raises(ConfigError, match=rf"trainer\.{name} works with one process only"):
-        run.tune(plan, *_build(plan))
+        run.tune(plan, *build_parts(plan))

@@ -13,7 +13,8 @@ import yaml
 
 import lightning_vision as lv
 from lightning_vision import compiled
-from lightning_vision.app import _build, _composed
+from lightning_vision.actions.arguments import composed
+from lightning_vision.actions.models import build_parts
 from lightning_vision.errors import ConfigError
 from lightning_vision.module import VisionModule
 from lightning_vision.resolve import Plan, resolve
@@ -47,8 +48,8 @@ def settings(table: Path, out: Path, **values: Any) -> dict[str, Any]:
 
 
 def built(table: Path, out: Path, **values: Any) -> tuple[Plan, Any, Any]:
-    plan = resolve(_composed(None, settings(table, out, **values)))
-    return plan, *_build(plan)
+    plan = resolve(composed(None, settings(table, out, **values)))
+    return plan, *build_parts(plan)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_vision.app import check
+from lightning_vision.actions.check import check
 from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.sources.in_python import settings_of, table_of
 from lightning_vision.data.sources.table import TableSource

@@ -1,0 +1,1 @@
+"""What can be done, one action a file: from the command line (``run``), and from Python."""

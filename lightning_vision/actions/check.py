@@ -1,0 +1,75 @@
+"""The action check: look at all data before training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from lightning_vision.actions.arguments import composed
+from lightning_vision.config import instantiate
+from lightning_vision.errors import ConfigError, DataError
+from lightning_vision.outputs import main_output
+from lightning_vision.resolve import look, resolve
+from lightning_vision.tasks import TASKS
+
+
+def run(cfg: DictConfig) -> None:
+    """Carry out the action.
+
+    Raises:
+        DataError: A fit cannot start.
+    """
+    if not check(cfg):
+        raise DataError("The data cannot be trained on as they are; the report above says why.")
+
+
+def check(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> bool:
+    """Look at all data before training: decode every image, read every target, find copies, print one page.
+
+    ``quick`` reads the headers of images alone. ``report`` names a file that gets everything as JSON; with ``-`` the
+    JSON is printed, and the page is not. ``plots="augmentation"`` draws training images as the augmentation changes
+    them, into the run folder.
+
+    Returns:
+        Whether a fit can start.
+
+    Raises:
+        ConfigError: A setting with which nothing can be read at all.
+        DataError: The table or folder cannot be read at all, or the report cannot be written.
+    """
+    from lightning_vision.data.report import check_index
+    from lightning_vision.data.report_page import render
+
+    cfg = composed(config, choices)
+    index, settings = look(cfg)
+    task = settings["task"] if settings["task"] in TASKS else None
+    report = check_index(index, instantiate(settings["preprocessing"]), settings["image_size"], cfg.quick, task)
+    print(report.to_json() if cfg.report == "-" else render(report))
+    if cfg.report not in (None, "-"):
+        report.write(Path(cfg.report).expanduser())
+    if cfg.plots == "augmentation" and report.ok:
+        print(f"augmentation: {_draw_augmentation(cfg)}")
+    return report.ok
+
+
+def _draw_augmentation(cfg: DictConfig) -> Path:
+    plan = resolve(cfg)
+    if not any((plan.config.get("augmentation") or {}).values()):
+        raise ConfigError(
+            "Nothing is augmented, so there is nothing to draw.",
+            given="plots=augmentation with augmentation=none",
+            override="augmentation=light",
+        )
+    from lightning_vision.assembly import build_data
+    from lightning_vision.augmenting import build_augmentation
+    from lightning_vision.reports.augmentation import draw_augmentation
+
+    transforms, uncovered = build_augmentation(plan.config, plan.outputs, plan.geometry)
+    data = build_data(plan.index, plan.geometry, plan.preprocessing, plan.config)
+    target = plan.outputs[main_output(plan.config)].target
+    out = Path(plan.config["output_dir"]) / "plots" / "augmentation.png"
+    draw_augmentation(data, transforms, target, uncovered, out)
+    return out

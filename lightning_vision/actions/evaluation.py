@@ -1,0 +1,55 @@
+"""Scoring a split, as the fit and the test do it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_vision.data.datamodule import VisionDataModule
+    from lightning_vision.module import VisionModule
+    from lightning_vision.types import Split
+
+# Of the 95 % interval of a figure.
+ENDS = ("ci95_low", "ci95_high")
+
+
+@dataclass
+class Result:
+    """What a fit or a test returns.
+
+    Args:
+        metrics: Final figures under flat keys such as ``test/mean_iou``.
+        folder: The run folder.
+        checkpoint: The best checkpoint.
+        module: The model with the weights of that checkpoint.
+    """
+
+    metrics: dict[str, float]
+    folder: Path
+    checkpoint: Path
+    module: VisionModule = field(repr=False)
+
+
+def evaluate(trainer: Any, module: VisionModule, data: VisionDataModule, split: Split) -> dict[str, float]:
+    """Score a split; return flat figures, those of the classes too."""
+    from lightning_vision.interruption import interruptible
+
+    with interruptible(trainer):
+        if split == "test":
+            rows = trainer.test(module, data, verbose=False)
+        else:
+            trainer.loggers = []  # these figures are of no epoch: they would become one more row of metrics.csv
+            rows = trainer.validate(module, data, verbose=False)
+    figures = {key: float(value) for key, value in rows[0].items()}
+    for name, head in module.named_heads():
+        prefix = f"{split}/{module.prefix(name)}"
+        for figure, values in head.task.per_class(head.results[split]).items():
+            figures |= {f"{prefix}{figure}/{class_name}": value for class_name, value in values.items()}
+        if split == "test":
+            for figure, ends in head.task.intervals(head.results[split]).items():
+                if all(map(math.isfinite, ends)):
+                    figures |= {f"{prefix}{figure}/{end}": value for end, value in zip(ENDS, ends, strict=True)}
+    return figures

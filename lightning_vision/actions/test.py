@@ -1,0 +1,124 @@
+"""The action test: score a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from lightning_vision import garbage, runfolder
+from lightning_vision.actions.arguments import checkpoint_of, composed_with_keys
+from lightning_vision.actions.evaluation import Result, evaluate
+from lightning_vision.actions.models import build_parts, module_of, untrained_plan
+from lightning_vision.config import instantiate
+from lightning_vision.errors import DataError
+from lightning_vision.outputs import main_output, outputs_of
+from lightning_vision.reading import read_index, targets_of
+from lightning_vision.resolve import plain
+from lightning_vision.settings import for_checkpoint, same_data, with_trained_classes
+
+if TYPE_CHECKING:
+    from lightning_vision.data.index import SampleIndex
+    from lightning_vision.module import VisionModule
+    from lightning_vision.types import Split
+
+
+def run(cfg: DictConfig) -> None:
+    """Carry out the action."""
+    test(checkpoint_of(cfg), cfg)
+
+
+def test(
+    model: str | Path | VisionModule | None, config: DictConfig | Sequence[str] | None = None, **choices: Any
+) -> Result:
+    """Score a checkpoint; nothing is needed but the checkpoint and the data.
+
+    Args:
+        model: Path of a checkpoint, or a module from ``fit`` or ``load``. None: the pretrained model that the config
+            names, with a decoder that needs no training (``decoder="pretrained"`` or ``"zero_shot"``).
+        config: Overrides of data, batch_size, trainer; all else comes from the checkpoint.
+        choices: The same by name. Without ``data`` the test split of the training data is scored; of other data the
+            test split, or every row where the data are not split.
+
+    Raises:
+        CheckpointError: The checkpoint is unreadable, or the data have other classes, order or channels.
+        DataError: The data cannot be used.
+    """
+    cfg, keys = composed_with_keys(config, choices)
+    if model is None:
+        plan = untrained_plan(cfg)
+        (module, _), settings, index, other_data = build_parts(plan), plan.config, plan.index, True
+    else:
+        module, saved = module_of(model)
+        settings, index, other_data = _data_to_score(module, saved, cfg, keys)
+    from lightning_vision.assembly import build_data, build_trainer
+    from lightning_vision.reports.run import report_figures
+
+    garbage.release()
+    split: Split = "test"
+    counts = index.counts()
+    if other_data and not (index.is_split and counts["test"] + counts["val"]):
+        why = "no row is test or val" if index.is_split else "not split into train, val and test"
+        print(f"{index.origin}: {why}, so all {len(index)} rows are scored")
+        index = index.as_split("test")
+    elif not counts["test"]:
+        split = "val"
+    if not index.counts()[split]:
+        raise DataError(
+            f"{index.origin}: no row is test or val, so there is nothing to score",
+            given=", ".join(f"{count} {name}" for name, count in counts.items()),
+            override="data.path=OTHER_DATA",
+        )
+    data = build_data(index, module.geometry, instantiate(settings["preprocessing"]), settings)
+    folder = Path(settings["output_dir"])
+    # Nothing is trained: no checkpoints, no early stopping.
+    settings["callbacks"] = {k: v for k, v in settings["callbacks"].items() if v and "monitor" not in v and k != "last"}
+    trainer = build_trainer(settings)
+    if trainer.is_global_zero:
+        runfolder.tell(index.problems)
+    metrics = evaluate(trainer, module, data, split)
+    bad = data.bad
+    if trainer.is_global_zero:
+        report_figures(folder, module, data, split, metrics)
+        runfolder.left_out(bad)
+        runfolder.finish(folder, metrics)
+    return Result(metrics, folder, Path(model) if isinstance(model, str | Path) else folder, module)
+
+
+def _data_to_score(
+    module: VisionModule, saved: Mapping[str, Any], cfg: DictConfig, keys: Sequence[str]
+) -> tuple[dict[str, Any], SampleIndex, bool]:
+    """Settings and rows beside a checkpoint, and whether they are other data than it was trained on."""
+    from lightning_vision.checkpoint import require_channels, require_same_target
+    from lightning_vision.data.normal_class import as_trained
+
+    settings = for_checkpoint(saved, plain(cfg), keys)
+    outputs, main = outputs_of(settings), main_output(settings)
+    other_data = not same_data(settings["data"], saved["data"])
+    # Every class but the normal one is anomalous, so other data may have classes of their own.
+    own = [name for name, node in outputs.items() if node["task"] != "anomaly"]
+    if other_data:
+        named = settings["data"].get("class_names")
+        settings["data"] = with_trained_classes(settings["data"], module.head(main).task.target, keys)
+        if main not in own and "class_names" in settings["data"]:
+            settings["data"]["class_names"] = named
+        for name in own if settings.get("outputs") else ():
+            outputs[name]["class_names"] = list(module.head(name).task.target.class_names)
+        if "val_fraction" in settings["data"]:
+            settings["data"]["val_fraction"] = 0.0  # nothing is trained, so no rows are held back from it
+    else:
+        # What is not typed again stays as it was in training: other fractions would draw another split.
+        typed = {key.partition(".")[2] for key in keys if key.startswith("data.")}
+        settings["data"] = {k: v for k, v in settings["data"].items() if k in typed} | {
+            k: v for k, v in saved["data"].items() if k not in typed
+        }
+    index = read_index(settings)
+    for name in [name for name in outputs if name not in own]:
+        index = as_trained(index, module.head(name).task.target, None if name == main else name)
+    for name, found in targets_of(index, settings).items():
+        require_same_target(module.head(name).task.target, found, index.origin)
+    if other_data and "preprocessing.num_channels" not in keys:
+        require_channels(module.geometry, index, settings["preprocessing"]["infer_image_sample_size"])
+    return settings, index, other_data
