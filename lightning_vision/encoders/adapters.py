@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from lightning_vision.errors import ConfigError, listed, nearest
+from lightning_vision.extras import require
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,9 @@ def attach_adapter(encoder: nn.Module, spec: AdapterSpec) -> None:
     Raises:
         ConfigError: If ``peft`` is not installed, or if there is no layer to adapt.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise ConfigError(
-            "An adapter needs the package peft.",
-            given="encoder.adapter",
-            override=["pip install lightning_vision[peft]", "encoder.adapter=null"],
-        ) from error
+    require("peft", "peft", needs="An adapter needs", given="encoder.adapter", instead=["encoder.adapter=null"])
+    from peft import LoraConfig, inject_adapter_in_model
+
     from lightning_vision.encoders.lora import show_additions, show_geometry
 
     targets = list(spec.target_modules) if spec.target_modules else default_targets(encoder)

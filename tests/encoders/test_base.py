@@ -113,5 +113,5 @@ class TestAdapter:
 
     def test_without_peft_the_extra_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(__import__("sys").modules, "peft", None)
-        with pytest.raises(ConfigError, match=r"pip install lightning_vision\[peft\]"):
+        with pytest.raises(ConfigError, match=r"pip install 'lightning_vision\[peft\]'"):
             TinyEncoder(adapter="lora")

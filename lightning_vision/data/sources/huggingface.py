@@ -14,6 +14,7 @@ from lightning_vision.data.sources.table import TableSource
 from lightning_vision.data.sources.tabular import PARQUET_SUFFIXES, Table
 from lightning_vision.data.splits import split_id
 from lightning_vision.errors import ConfigError, DataError, VisionError, listed, nearest
+from lightning_vision.extras import require
 from lightning_vision.overrides import override
 from lightning_vision.types import SPLITS, Between
 
@@ -261,14 +262,10 @@ def _load(path: str, name: str | None, revision: str | None) -> Mapping[str, Any
     Raises:
         ConfigError: The library is not installed, there is no such dataset, or it cannot be fetched.
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise ConfigError(
-            "Hugging Face datasets need the package datasets.",
-            given=f"data=huggingface {override('data.path', path)}",
-            override="pip install 'lightning_vision[datasets]'",
-        ) from error
+    given = f"data=huggingface {override('data.path', path)}"
+    require("datasets", "datasets", needs="Hugging Face datasets need", given=given)
+    import datasets
+
     local = os.path.abspath(os.path.expanduser(path))
     exists = os.path.exists(local)
     if not exists and (path.startswith((".", "~", os.sep)) or path.count("/") > 1):

@@ -9,7 +9,8 @@ from typing import Any
 
 from lightning_vision.data.sources.arrow import ArrowTable
 from lightning_vision.data.sources.delimited import existing_file
-from lightning_vision.errors import ConfigError, DataError
+from lightning_vision.errors import DataError
+from lightning_vision.extras import require
 
 
 class ParquetTable(ArrowTable):
@@ -24,15 +25,10 @@ class ParquetTable(ArrowTable):
     """
 
     def __init__(self, path: str) -> None:
-        try:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-        except ImportError as error:
-            raise ConfigError(
-                "Parquet files need the package pyarrow.",
-                given=path,
-                override=["pip install 'lightning_vision[parquet]'", "data.path=FILE.csv"],
-            ) from error
+        require("parquet", "pyarrow", needs="Parquet files need", given=path, instead=["data.path=FILE.csv"])
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         path = existing_file(path)
         try:
             self._file = pq.ParquetFile(path)

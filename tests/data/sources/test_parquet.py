@@ -129,7 +129,7 @@ def test_files_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         read(path)
     with pytest.raises(DataError, match="no samples"):
         read(write(tmp_path, image=pa.array([], pa.binary()), label=pa.array([], pa.string())))
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ConfigError, match="need the package pyarrow") as error:
         read(path)
     assert error.value.overrides[0] == "pip install 'lightning_vision[parquet]'"
