@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from lightning_vision.inference.prediction import Prediction
@@ -11,20 +13,19 @@ SEPARATOR = "|"
 
 
 class LabelSetWriter(Writer):
-    """Writes ``predictions.csv``: ``path``, ``labels`` joined by ``|`` (may be empty) and ``p_<label>`` for each label.
-
-    Use it as a context manager, as the other writers.
+    """Writes ``path``, ``labels`` joined by ``|`` (may be empty) and ``p_<label>`` for each label.
 
     Args:
         folder: Folder to write into; it is made.
         class_names: Names of the labels, in the order of their ids.
+        output: The format of the table, and what is there already.
 
     Raises:
         DataError: The folder cannot be made or written, or the disk is full.
     """
 
-    def _header(self) -> list[str]:
-        return ["path", "labels", *(f"p_{name}" for name in self.class_names)]
+    def _columns(self) -> Mapping[str, type]:
+        return {"path": str, "labels": str} | {f"p_{name}": float for name in self.class_names}
 
     def add(self, prediction: Prediction) -> None:
         """Add the row of a prediction.
@@ -38,4 +39,4 @@ class LabelSetWriter(Writer):
         if not np.isfinite(prediction.probabilities).all():
             raise ValueError(f"the probabilities are not finite: {prediction.path}")
         texts = [f"{value:.6g}" for value in prediction.probabilities.tolist()]
-        self._write_row([prediction.path, SEPARATOR.join(prediction.labels), *texts])
+        self.table.add([prediction.path, SEPARATOR.join(prediction.labels), *texts])

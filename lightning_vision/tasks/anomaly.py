@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_vision import metrics
+from lightning_vision.inference.output import PLAIN, Output
 from lightning_vision.inference.prediction import Place, Prediction
 from lightning_vision.inference.score_writer import AnomalyWriter
 from lightning_vision.metrics.anomaly import AnomalyScores, best_f1_threshold
@@ -134,9 +135,9 @@ class Anomaly(Task):
             place.path, label=self.target.class_names[score >= threshold], score=score, threshold=threshold
         )
 
-    def writer(self, folder: Path, root: Path | None) -> AnomalyWriter:
+    def writer(self, folder: Path, root: Path | None, output: Output = PLAIN) -> AnomalyWriter:
         """A table of scores."""
-        return AnomalyWriter(folder, self.target.class_names)
+        return AnomalyWriter(folder, self.target.class_names, output)
 
     def draw(self, scored: Scored) -> None:
         """The scores of what is normal and what is not, the images with the highest, and the confusion matrix."""

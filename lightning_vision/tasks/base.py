@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_vision.inference.output import PLAIN, Output
 from lightning_vision.metrics import EpochScores
 from lightning_vision.metrics.bootstrap import Interval
 from lightning_vision.metrics.ranking import MAX_STORED
@@ -45,6 +46,7 @@ class Task(ABC):
         monitor: The figure of ``monitor=auto``, of the validation split.
         shown: The figures that stand in the line of an epoch.
         class_figures: The keys of ``per_class``.
+        saves: What ``predict`` can write of it beside its table (setting ``save``), but for the encoder's embeddings.
     """
 
     name: ClassVar[str]
@@ -62,6 +64,7 @@ class Task(ABC):
     monitor: ClassVar[str]
     shown: ClassVar[tuple[str, ...]]
     class_figures: ClassVar[tuple[str, ...]] = ()
+    saves: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, target: TargetSpec) -> None:
         self.target = target
@@ -136,8 +139,14 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def writer(self, folder: Path, root: Path | None) -> Writer:
-        """What writes predictions below ``folder``; ``root``: the folder that the images lie in, if it is one."""
+    def writer(self, folder: Path, root: Path | None, output: Output = PLAIN) -> Writer:
+        """What writes predictions.
+
+        Args:
+            folder: Where to.
+            root: The folder that the images lie in, if it is one.
+            output: What is written beside the table, the table's format, and what is there already.
+        """
 
     @abstractmethod
     def draw(self, scored: Scored) -> None:

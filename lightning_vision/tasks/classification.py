@@ -11,8 +11,10 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_vision import metrics
+from lightning_vision.inference.label_writer import LabelWriter
+from lightning_vision.inference.output import PLAIN, Output
 from lightning_vision.inference.prediction import Place, Prediction
-from lightning_vision.inference.writers import LabelWriter, Writer
+from lightning_vision.inference.writers import Writer
 from lightning_vision.losses.base import Loss
 from lightning_vision.metrics import Counts, EpochScores
 from lightning_vision.metrics.bootstrap import Interval, sample_intervals
@@ -55,6 +57,7 @@ class Classification(Task):
     monitor: ClassVar[str] = "accuracy"
     shown: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy_macro")
     class_figures: ClassVar[tuple[str, ...]] = ("accuracy", "precision", "f1")
+    saves: ClassVar[tuple[str, ...]] = ("probabilities",)
 
     @property
     def _top(self) -> int | None:
@@ -119,9 +122,9 @@ class Classification(Task):
         label = self.target.class_names[int(probabilities.argmax())]
         return Prediction(place.path, label=label, probabilities=probabilities)
 
-    def writer(self, folder: Path, root: Path | None) -> Writer:
+    def writer(self, folder: Path, root: Path | None, output: Output = PLAIN) -> Writer:
         """A table of classes and their probabilities."""
-        return LabelWriter(folder, self.target.class_names)
+        return LabelWriter(folder, self.target.class_names, output)
 
     def draw(self, scored: Scored) -> None:
         """The confusion matrix, and a sheet of images with what was predicted."""

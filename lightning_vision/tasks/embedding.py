@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_vision.inference.embedding_writer import EmbeddingWriter
+from lightning_vision.inference.output import PLAIN, Output
 from lightning_vision.inference.prediction import Place, Prediction
 from lightning_vision.metrics.base import Scores
 from lightning_vision.metrics.neighbours import NeighbourAccuracy
@@ -89,9 +90,9 @@ class Embedding(Task):
         vector = output.logits if projected else _embeddings(output)
         return Prediction(place.path, embedding=vector.float().cpu().numpy())
 
-    def writer(self, folder: Path, root: Path | None) -> EmbeddingWriter:
+    def writer(self, folder: Path, root: Path | None, output: Output = PLAIN) -> EmbeddingWriter:
         """An array of all vectors, and a table of their images."""
-        return EmbeddingWriter(folder)
+        return EmbeddingWriter(folder, output)
 
     def draw(self, scored: Scored) -> None:
         """A map of the embeddings, and the nearest neighbours of some images."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_vision.inference.label_set_writer import LabelSetWriter
+from lightning_vision.inference.output import PLAIN, Output
 from lightning_vision.inference.prediction import Place, Prediction
 from lightning_vision.metrics.bootstrap import MOST_IMAGES, MOST_RANKED, Interval, row_intervals
 from lightning_vision.metrics.calibration import fit_temperature, fit_thresholds
@@ -43,6 +44,7 @@ class Multilabel(Task):
     monitor: ClassVar[str] = "mean_average_precision"
     shown: ClassVar[tuple[str, ...]] = ("mean_average_precision", "f1")
     class_figures: ClassVar[tuple[str, ...]] = ("average_precision", "f1")
+    saves: ClassVar[tuple[str, ...]] = ("probabilities",)
 
     def buffers(self) -> dict[str, Tensor]:
         """The temperature, and a threshold for each label."""
@@ -118,9 +120,9 @@ class Multilabel(Task):
         names = tuple(name for name, yes in zip(self.target.class_names, chosen, strict=True) if yes)
         return Prediction(place.path, labels=names, probabilities=probabilities.cpu().numpy())
 
-    def writer(self, folder: Path, root: Path | None) -> LabelSetWriter:
+    def writer(self, folder: Path, root: Path | None, output: Output = PLAIN) -> LabelSetWriter:
         """A table of labels and their probabilities."""
-        return LabelSetWriter(folder, self.target.class_names)
+        return LabelSetWriter(folder, self.target.class_names, output)
 
     def draw(self, scored: Scored) -> None:
         """Precision and recall of each label, and a sheet of images with what was predicted."""

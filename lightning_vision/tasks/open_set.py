@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_vision.inference.open_set_writer import OpenSetWriter
+from lightning_vision.inference.output import PLAIN, Output
 from lightning_vision.inference.prediction import Place, Prediction
 from lightning_vision.metrics import EpochScores
 from lightning_vision.metrics.bootstrap import MOST_IMAGES, Interval, row_intervals
@@ -123,9 +124,9 @@ class OpenSet(Classification):
         label = found.label if confidence >= threshold else UNKNOWN
         return replace(found, label=label, score=confidence, threshold=threshold)
 
-    def writer(self, folder: Path, root: Path | None) -> OpenSetWriter:
+    def writer(self, folder: Path, root: Path | None, output: Output = PLAIN) -> OpenSetWriter:
         """A table of classes or ``unknown``, with the confidence, the threshold and the probabilities."""
-        return OpenSetWriter(folder, self.target.class_names)
+        return OpenSetWriter(folder, self.target.class_names, output)
 
     def draw(self, scored: Scored) -> None:
         """The confusion matrix with what is unknown, and a sheet of images with what was predicted."""

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vision import metrics
+from lightning_vision.inference.mask_writer import MaskWriter
+from lightning_vision.inference.output import PLAIN, Output
 from lightning_vision.inference.prediction import Place, Prediction
 from lightning_vision.inference.restore import restore_size
-from lightning_vision.inference.writers import MaskWriter
 from lightning_vision.metrics import Counts, EpochScores
 from lightning_vision.metrics.bootstrap import Interval, PerImageConfusion, image_intervals
 from lightning_vision.reports.palette import class_palette
@@ -55,6 +56,7 @@ class Segmentation(Task):
     monitor: ClassVar[str] = "mean_iou"
     shown: ClassVar[tuple[str, ...]] = ("mean_iou", "pixel_accuracy")
     class_figures: ClassVar[tuple[str, ...]] = ("iou", "accuracy", "dice")
+    saves: ClassVar[tuple[str, ...]] = ("overlays", "probabilities")
 
     def scores(self, stage: Stage) -> EpochScores:
         """A confusion matrix; of a test also the counts of each image, as long as there are few."""
@@ -85,19 +87,24 @@ class Segmentation(Task):
         }
 
     def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
-        """The class map at the size of the image's file."""
+        """The class map at the size of the image's file, and the probabilities where they are wanted."""
         resized = restore_size(output.logits, place.size(), place.resize)
         mask = resized.max(0).indices.to(torch.uint8)
         if place.resize.method != "interpolate":
             ignored = self.target.ignore_index
             mask[resized.isnan().any(0)] = 255 if ignored is None else ignored
-        return Prediction(place.path, mask=mask.cpu().numpy())
+        probabilities = None
+        if place.probabilities:
+            probabilities = head.probabilities(resized.unsqueeze(0))[0].half().cpu().numpy()
+        return Prediction(place.path, mask=mask.cpu().numpy(), probabilities=probabilities)
 
-    def writer(self, folder: Path, root: Path | None) -> MaskWriter:
+    def writer(self, folder: Path, root: Path | None, output: Output = PLAIN) -> MaskWriter:
         """Masks at the size of their images, overlays, and a table."""
         target = self.target
         palette = class_palette(target.num_classes, target.palette)
-        return MaskWriter(folder, target.class_names, palette, root=root, ignore_index=target.ignore_index)
+        return MaskWriter(
+            folder, target.class_names, palette, root=root, ignore_index=target.ignore_index, output=output
+        )
 
     def draw(self, scored: Scored) -> None:
         """The confusion matrix, and a sheet of images beside true and predicted masks."""

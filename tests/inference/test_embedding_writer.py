@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lightning_vision.errors import DataError
-from lightning_vision.inference import embedding_writer
 from lightning_vision.inference.embedding_writer import EmbeddingWriter
+from lightning_vision.inference.growing import header
 from lightning_vision.inference.prediction import Prediction
 
 
@@ -111,5 +111,5 @@ def test_an_array_that_cannot_get_its_name_leaves_no_table(tmp_path: Path) -> No
 
 
 def test_the_header_has_one_length_for_every_shape() -> None:
-    sizes = {len(embedding_writer._header(shape)) for shape in ((0, 0), (1, 2), (10**15, 10**9))}
+    sizes = {len(header(shape)) for shape in ((0, 0), (1, 2), (10**15, 10**9))}
     assert sizes == {128}

@@ -11,7 +11,9 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from lightning_vision.errors import DataError
-from lightning_vision.inference.writers import LabelWriter, MaskWriter, read_rgb
+from lightning_vision.inference.label_writer import LabelWriter
+from lightning_vision.inference.mask_writer import MaskWriter
+from lightning_vision.inference.pictures import read_rgb
 from lightning_vision.reports.palette import IGNORED, class_palette
 
 NAMES = ("sky", "road", "car, red")
