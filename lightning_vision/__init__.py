@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lightning_vision.actions.test import test
     from lightning_vision.config import compose, instantiate
     from lightning_vision.errors import CheckpointError, ConfigError, DataError
+    from lightning_vision.reports.grid import show
 
 _HOME = {
     "compose": "config",
@@ -26,6 +27,7 @@ _HOME = {
     "test": "actions.test",
     "predict": "actions.predict",
     "load": "actions.models",
+    "show": "reports.grid",
     "cache": "actions.cache",
     "check": "actions.check",
     "ConfigError": "errors",
@@ -45,6 +47,7 @@ __all__ = [
     "instantiate",
     "load",
     "predict",
+    "show",
     "test",
 ]
 

@@ -75,8 +75,9 @@ def compose(
         words: Words as on the command line (``["encoder=resnet", "epochs=3"]``), or values by dotted key
             (``{"data.path": "my, photos.csv"}``), which are taken as they are, without Hydra's grammar.
         overrides: More of either kind.
-        **choices: Options of groups (``encoder="resnet"``) and scalars (``epochs=3``); ``ludwig="config.yaml"`` is a
-            config of Ludwig, translated, printed, and overridden by all else.
+        **choices: Options of groups (``encoder="resnet"``), with settings
+            (``encoder={"type": "resnet", "trainable": False}``), and scalars (``epochs=3``); ``ludwig="config.yaml"``
+            is a config of Ludwig, translated, printed, and overridden by all else.
 
     Returns:
         The config, without Hydra's own node. ``output_dir`` is ``outputs/<date>/<time>`` unless it was given.
@@ -88,7 +89,7 @@ def compose(
     values: dict[str, Any] = {}
     for given in (words, overrides, choices):
         if isinstance(given, Mapping):
-            values.update(given)
+            values.update(parts_by_key(given))
         else:
             typed += [given] if isinstance(given, str) else map(str, given)
     if "ludwig" in values or names_ludwig(typed):
@@ -96,6 +97,19 @@ def compose(
         with blamed:
             return _composed(typed, {key: value for key, value in values.items() if key != "ludwig"})
     return _composed(typed, values)
+
+
+def parts_by_key(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Take parts with settings apart: ``encoder={"type": "resnet", "trainable": False}`` is the option and its keys."""
+    known, apart = groups(), {}
+    for key, value in values.items():
+        # One transform keeps its type: an augmentation is a list of them.
+        if key in known and key != "augmentation" and isinstance(value, Mapping) and "type" in value:
+            apart[key] = value["type"]
+            apart |= {f"{key}.{name}": inner for name, inner in value.items() if name != "type"}
+        else:
+            apart[key] = value
+    return apart
 
 
 def with_ludwig(

@@ -84,7 +84,7 @@ def announce(plan: Plan, module: VisionModule, data: VisionDataModule, tuned: Se
     total = sum(p.numel() for p in module.parameters())
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     heads = [[type(p).__name__ for p in (head.neck, head.decoder) if p is not None] for _, head in module.named_heads()]
-    print(f"data   {plan.index.origin}: {counts['train']} train, {counts['val']} val, {counts['test']} test")
+    print(f"data   {short(plan.index.origin)}: {counts['train']} train, {counts['val']} val, {counts['test']} test")
     train = data.train_geometry
     larger = "" if train == geometry else f" (cut out of {train.height} x {train.width} in training)"
     print(
@@ -110,6 +110,15 @@ def announce(plan: Plan, module: VisionModule, data: VisionDataModule, tuned: Se
     tell(plan.index.problems)
     if not counts["val"]:
         print("warning: there are no samples in val: nothing tells which epoch was best", file=sys.stderr)
+
+
+def short(path: str) -> str:
+    """A path as it is shown: from where Python works, or from the home folder, where it lies in one of them."""
+    for folder, shown in ((os.getcwd(), ""), (os.path.expanduser("~"), f"~{os.sep}")):
+        below = folder.rstrip(os.sep) + os.sep
+        if path.startswith(below) and path != below:
+            return shown + path.removeprefix(below)
+    return path
 
 
 def stopped(folder: Path) -> None:

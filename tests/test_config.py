@@ -51,6 +51,15 @@ def test_settings_of_a_part_as_a_mapping() -> None:
     assert cfg.preprocessing._target_ == compose().preprocessing._target_
 
 
+def test_a_part_with_settings_is_its_option_and_its_keys() -> None:
+    parts = {"decoder": {"type": "classifier", "normalize": True}, "encoder": {"type": "resnet", "trainable": False}}
+    words = ["decoder=classifier", "encoder=resnet", "decoder.normalize=true", "encoder.trainable=false"]
+    assert compose(**parts, output_dir="run") == compose([*words, "output_dir=run"])
+    with pytest.raises(ConfigError, match="trainable"):
+        compose(encoder={"type": "stacked_cnn", "trainabel": False})
+    assert "rotate" in str(compose(augmentation={"type": "random_rotate", "degree": 7}).augmentation)
+
+
 @given(PATHS)
 def test_a_value_by_key_is_taken_as_it_is(path: str) -> None:
     assume("${" not in path and not path.startswith("~") and path != "???")

@@ -70,6 +70,22 @@ def trained(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> lv.Result
     return lv.fit(**settings(shapes, tmp_path_factory.mktemp("run"), epochs=6, lr=5e-3))
 
 
+def test_a_result_shows_itself_in_a_notebook(trained: lv.Result) -> None:
+    assert {"curves", "confusion", "predictions"} <= set(trained.plots)
+    page = trained._repr_html_()
+    assert f"<td>{trained.metrics['test/mean_iou']:.4f}</td>" in page
+    assert "<td>background</td>" in page
+    assert f"test/mean_iou {trained.metrics['test/mean_iou']:.4f}" in repr(trained)
+    assert "background" not in repr(trained)
+
+
+def test_a_quiet_fit_and_test_say_nothing(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = lv.fit(quiet=True, **settings(shapes, tmp_path, epochs=1))
+    lv.test(result.checkpoint, quiet=True, output_dir=str(tmp_path / "test"))
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "plots" / "curves.png").is_file()
+
+
 def test_the_run_folder_is_complete(trained: lv.Result) -> None:
     folder = trained.folder
     for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "plots/curves.png", "plots/confusion.png"):

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from lightning_vision.config import compose, with_ludwig
+from lightning_vision.config import compose, parts_by_key, with_ludwig
 from lightning_vision.errors import ConfigError
 from lightning_vision.overrides import names_ludwig, override_keys
 from lightning_vision.settings import OWN
@@ -36,7 +36,8 @@ def composed_with_keys(
             return config, override_keys(HydraConfig.get().overrides.task)
         return config, [str(key) for key in config if complete or key in OWN]
     words, named = [config] if isinstance(config, str) else list(config or ()), dict(choices)
-    extra = dict(named.pop("overrides", {}))
+    extra = parts_by_key(named.pop("overrides", {}))
+    named = parts_by_key(named)
     data = named.get("data")
     if data is not None and not isinstance(data, str):
         from lightning_vision.data.sources.in_python import is_dataset, settings_of

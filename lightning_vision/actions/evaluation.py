@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_vision.data.datamodule import VisionDataModule
     from lightning_vision.module import VisionModule
+    from lightning_vision.reports.notebook import Plots
     from lightning_vision.types import Split
 
 # Of the 95 % interval of a figure.
 ENDS = ("ci95_low", "ci95_high")
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
-    """What a fit or a test returns.
+    """What a fit or a test returns. As the last line of a notebook's cell it shows its figures.
 
     Args:
         metrics: Final figures under flat keys such as ``test/mean_iou``.
@@ -30,7 +34,34 @@ class Result:
     metrics: dict[str, float]
     folder: Path
     checkpoint: Path
-    module: VisionModule = field(repr=False)
+    module: VisionModule
+
+    @property
+    def plots(self) -> Plots:
+        """The pictures of the run folder by name: ``result.plots["curves"]``."""
+        from lightning_vision.reports.notebook import Plots
+
+        return Plots(self.folder / "plots")
+
+    def __repr__(self) -> str:
+        figures = {key: value for key, value in self.metrics.items() if key.count("/") < 2}
+        shown = "".join(f"{key} {value:.4f}, " for key, value in figures.items())
+        return f"Result({shown}folder {self.folder})"
+
+    def _repr_html_(self) -> str:
+        from lightning_vision.reports.notebook import figures_html
+
+        return figures_html(self.metrics, self.module)
+
+
+@contextmanager
+def hushed(quiet: bool) -> Iterator[None]:
+    """Print nothing, if that is wanted; warnings go to stderr, and are seen."""
+    if not quiet:
+        yield
+        return
+    with redirect_stdout(StringIO()):
+        yield
 
 
 def evaluate(trainer: Any, module: VisionModule, data: VisionDataModule, split: Split) -> dict[str, float]:

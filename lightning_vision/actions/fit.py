@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from lightning_vision import garbage, runfolder
 from lightning_vision.actions.arguments import composed_with_keys
-from lightning_vision.actions.evaluation import Result, evaluate
+from lightning_vision.actions.evaluation import Result, evaluate, hushed
 from lightning_vision.actions.models import build_parts, weights_of
 from lightning_vision.errors import ConfigError
 from lightning_vision.monitor import better
@@ -26,13 +26,15 @@ def run(cfg: DictConfig) -> float | None:
     return fit(cfg).metrics.get("best")
 
 
-def fit(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> Result:
+def fit(config: DictConfig | Sequence[str] | None = None, *, quiet: bool = False, **choices: Any) -> Result:
     """Train, test the best checkpoint, and leave figures and pictures in the run folder.
 
     Args:
         config: What ``compose`` returned, or override words as on the command line.
-        choices: Options and scalars by name: ``encoder="resnet", image_size=64``; ``data`` also takes images
-            (arrays, PIL images or paths), a pair of images and targets, a data frame, or a Hugging Face dataset.
+        quiet: Print nothing but warnings.
+        choices: Options and scalars by name: ``encoder="resnet", image_size=64``, a part with settings as
+            ``encoder={"type": "resnet", "trainable": False}``; ``data`` also takes images (arrays, PIL images or
+            paths), a pair of images and targets, a data frame, or a Hugging Face dataset.
             ``checkpoint=`` resumes: all settings that are not given are those of the checkpoint.
 
     Raises:
@@ -40,7 +42,11 @@ def fit(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> Res
         DataError: The data cannot be used.
         CheckpointError: The checkpoint to resume from is unreadable or of other classes.
     """
-    cfg, keys = composed_with_keys(config, choices, complete=True)
+    with hushed(quiet):
+        return _fit(*composed_with_keys(config, choices, complete=True))
+
+
+def _fit(cfg: DictConfig, keys: Sequence[str]) -> Result:
     resumed = cfg.checkpoint
     plan = resolve(cfg) if resumed is None else _resumed(resumed, cfg, keys)
     folder = Path(plan.config["output_dir"])

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from lightning_vision import garbage, runfolder
 from lightning_vision.actions.arguments import checkpoint_of, composed_with_keys
-from lightning_vision.actions.evaluation import Result, evaluate
+from lightning_vision.actions.evaluation import Result, evaluate, hushed
 from lightning_vision.actions.models import build_parts, module_of, untrained_plan
 from lightning_vision.config import instantiate
 from lightning_vision.errors import DataError
@@ -31,7 +31,11 @@ def run(cfg: DictConfig) -> None:
 
 
 def test(
-    model: str | Path | VisionModule | None, config: DictConfig | Sequence[str] | None = None, **choices: Any
+    model: str | Path | VisionModule | None,
+    config: DictConfig | Sequence[str] | None = None,
+    *,
+    quiet: bool = False,
+    **choices: Any,
 ) -> Result:
     """Score a checkpoint; nothing is needed but the checkpoint and the data.
 
@@ -39,6 +43,7 @@ def test(
         model: Path of a checkpoint, or a module from ``fit`` or ``load``. None: the pretrained model that the config
             names, with a decoder that needs no training (``decoder="pretrained"`` or ``"zero_shot"``).
         config: Overrides of data, batch_size, trainer; all else comes from the checkpoint.
+        quiet: Print nothing but warnings.
         choices: The same by name. Without ``data`` the test split of the training data is scored; of other data the
             test split, or every row where the data are not split.
 
@@ -46,7 +51,11 @@ def test(
         CheckpointError: The checkpoint is unreadable, or the data have other classes, order or channels.
         DataError: The data cannot be used.
     """
-    cfg, keys = composed_with_keys(config, choices)
+    with hushed(quiet):
+        return _test(model, *composed_with_keys(config, choices))
+
+
+def _test(model: str | Path | VisionModule | None, cfg: DictConfig, keys: Sequence[str]) -> Result:
     if model is None:
         plan = untrained_plan(cfg)
         (module, _), settings, index, other_data = build_parts(plan), plan.config, plan.index, True

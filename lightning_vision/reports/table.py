@@ -46,7 +46,7 @@ def final_table(
     from rich.table import Table
     from rich.text import Text
 
-    for heading, head, rows, note in _tables(metrics, per_class, title, intervals):
+    for heading, head, rows, note in tables(metrics, per_class, title, intervals):
         table = Table(
             title=Text(heading, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left"
         )
@@ -67,7 +67,7 @@ def plain_tables(
 ) -> str:
     """The same tables as text of aligned columns, without colours or frames and without cutting any name."""
     blocks = []
-    for heading, head, rows, note in _tables(metrics, per_class, title, intervals):
+    for heading, head, rows, note in tables(metrics, per_class, title, intervals):
         grid = [head, *rows] if any(head) else rows
         widths = [max((len(row[i]) for row in grid), default=0) for i in range(len(head))]
         lines = [
@@ -80,11 +80,11 @@ def plain_tables(
     return "\n\n".join(blocks)
 
 
-def _tables(
+def tables(
     metrics: Mapping[str, float],
-    per_class: Mapping[str, Mapping[str, float]] | None,
-    title: str,
-    intervals: Intervals | None,
+    per_class: Mapping[str, Mapping[str, float]] | None = None,
+    title: str = "results",
+    intervals: Intervals | None = None,
 ) -> list[tuple[str, list[str], Rows, str]]:
     """Heading, column heads, rows and a note of each table."""
     head, rows = ["figure", "value"], [[_line(key), figure(value)] for key, value in metrics.items()]
