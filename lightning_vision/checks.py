@@ -8,6 +8,7 @@ from typing import Any
 from lightning_vision.annotations import check_value, kind_of, suggestion
 from lightning_vision.config import refuse_untrusted
 from lightning_vision.errors import ConfigError, listed, nearest
+from lightning_vision.extras import require
 from lightning_vision.optim.checks import check_kind
 from lightning_vision.options import expand, load_option
 from lightning_vision.overrides import override, override_keys
@@ -166,6 +167,11 @@ def _check_part(key: str, node: dict[str, Any], choices: Mapping[str, Any]) -> N
         if ours:
             raise _no_target(key, target)
         return
+    if ours and (extra := signature.constants.get("requires")):
+        group = key.split(".")[0]
+        option = default_of(group) if group in groups() else None
+        instead = [f"{group}={option}"] if option else []
+        require(*extra, needs=f"{key} needs", given=f"_target_: {target}", instead=instead)
     if not ours and (left := _left_over(key, node, signature, choices)):
         raise left
     for name in node:

@@ -22,7 +22,9 @@ def require(extra: str, *packages: str, needs: str, given: object = None, instea
         ConfigError: One of the packages is not installed.
     """
     for package in packages:
-        if find_spec(package) is None:
+        found = find_spec(package)
+        # A folder of that name, such as the wandb/ of earlier runs, is found as well, as a package without a file.
+        if found is None or found.origin is None:
             raise ConfigError(
                 f"{needs} the package {package}.",
                 given=given,

@@ -113,7 +113,7 @@ def spread(word: str) -> list[str]:
 
     ``loss=[NAME,NAME]`` is a combined loss with all settings of each. ``augmentation`` may be ``false``, ``true`` or a
     list of names and of mappings with ``type`` and settings. ``outputs.NAME.KEY=VALUE`` may name a setting that was not
-    given so far, for which Hydra wants plus signs.
+    given so far, for which Hydra wants plus signs. ``logger=null`` is the option ``none``.
     """
     parts = split(word)
     if parts is None:
@@ -123,6 +123,8 @@ def spread(word: str) -> list[str]:
         return [f"++{word}"]
     if key == "augmentation" and not plus:
         return _augmentation(value)
+    if word == "logger=null":
+        return ["logger=none"]
     names = _LIST_OF_NAMES.fullmatch(value) if key == "loss" else None
     if names is None:
         return [word]

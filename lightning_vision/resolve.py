@@ -42,6 +42,7 @@ from lightning_vision.types import Geometry, TargetSpec
 
 # Pixels a side of the images that most published models were trained and evaluated with.
 PRETRAINED_SIZE = 224
+CSV = "lightning_vision.callbacks.epoch_csv.EpochCSV"
 
 
 @dataclass
@@ -95,6 +96,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any], source: str | Sequence[str] | N
     """
     config = plain(cfg)
     expand(config)
+    _always_csv(config)
     reasons = _tasks_and_losses(config)
     for name, node in outputs_of(config).items():
         check_neck(node, setting_prefix(config, name))
@@ -132,6 +134,13 @@ def resolve(cfg: DictConfig | Mapping[str, Any], source: str | Sequence[str] | N
         name: OutputPlan(node, node["task"], targets[name], columns[name]) for name, node in outputs_of(config).items()
     }
     return Plan(config, reasons, outputs, index, geometry, preprocessing)
+
+
+def _always_csv(config: dict[str, Any]) -> None:
+    """Write metrics.csv whatever logs are chosen: the curves are drawn from it."""
+    logs = {name: node for name, node in (config.get("logger") or {}).items() if node}
+    if not any(node.get("_target_") == CSV for node in logs.values()):
+        config["logger"] = {"csv": {"_target_": CSV, "save_dir": config["output_dir"]}, **logs}
 
 
 def look(cfg: DictConfig | Mapping[str, Any]) -> tuple[SampleIndex, dict[str, Any]]:

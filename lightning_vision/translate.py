@@ -174,7 +174,7 @@ def _nothing_to_delete(key: str) -> ConfigError:
 
 
 def _no_name_as_option(words: Sequence[str]) -> ConfigError:
-    """Hydra takes only names: ``encoder=50_2`` is the number 502 to it, and ``logger=null`` no name at all."""
+    """Hydra takes only names: ``encoder=50_2`` is the number 502 to it, and ``callbacks=null`` no name at all."""
     known = groups()
     for word in words:
         parts = split(word)

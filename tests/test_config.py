@@ -177,7 +177,7 @@ def test_the_run_folder_outside_of_a_run(tmp_path: Path, monkeypatch: pytest.Mon
         (["+encoder=resnet"], {}, "encoder=resnet"),
         (["encoder=50_2"], {}, "encoder=stacked_cnn"),
         (["encoder=null"], {}, "encoder=stacked_cnn"),
-        (["logger=null"], {}, "~logger"),
+        (["callbacks=null"], {}, "~callbacks"),
         (["trainer.limit_train_batches=2"], {}, "+trainer.limit_train_batches=2"),
         (["encoder=resnet,stacked_cnn"], {}, "-m encoder=resnet,stacked_cnn"),
         (["image_size=32,48"], {}, "'image_size=[32,48]'"),

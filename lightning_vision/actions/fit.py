@@ -18,6 +18,10 @@ from lightning_vision.resolve import Plan, plain, resolve
 from lightning_vision.settings import for_resume, found_before
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+    from lightning_vision.data.datamodule import VisionDataModule
+    from lightning_vision.module import VisionModule
     from lightning_vision.types import Split
 
 
@@ -52,9 +56,7 @@ def _fit(cfg: DictConfig, keys: Sequence[str]) -> Result:
     folder = Path(plan.config["output_dir"])
 
     from lightning_vision.assembly import build_trainer
-    from lightning_vision.interruption import interruptible
-    from lightning_vision.reports.run import report_figures, report_pictures
-    from lightning_vision.reports.training import training_lines
+    from lightning_vision.loggers.run import logged
     from lightning_vision.tuning.run import prepare, tune, wanted
 
     module, data = build_parts(plan)
@@ -66,6 +68,24 @@ def _fit(cfg: DictConfig, keys: Sequence[str]) -> Result:
         runfolder.start(folder, plan)
     trainer = build_trainer(plan.config)
     prepare(module, trainer)
+    with logged(trainer, plan.config, resumed):
+        return _trained(trainer, plan, module, data, resumed, tuned)
+
+
+def _trained(
+    trainer: Trainer,
+    plan: Plan,
+    module: VisionModule,
+    data: VisionDataModule,
+    resumed: str | None,
+    tuned: Sequence[str],
+) -> Result:
+    """Train, score, and write the run folder."""
+    from lightning_vision.interruption import interruptible
+    from lightning_vision.reports.run import report_figures, report_pictures
+    from lightning_vision.reports.training import training_lines
+
+    folder = Path(plan.config["output_dir"])
     if trainer.is_global_zero:
         if resumed is not None:
             runfolder.carry_on(Path(resumed), folder)

@@ -20,6 +20,9 @@ from lightning_vision.resolve import plain
 from lightning_vision.settings import for_checkpoint, same_data, with_trained_classes
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+    from lightning_vision.data.datamodule import VisionDataModule
     from lightning_vision.data.index import SampleIndex
     from lightning_vision.module import VisionModule
     from lightning_vision.types import Split
@@ -63,7 +66,7 @@ def _test(model: str | Path | VisionModule | None, cfg: DictConfig, keys: Sequen
         module, saved = module_of(model)
         settings, index, other_data = _data_to_score(module, saved, cfg, keys)
     from lightning_vision.assembly import build_data, build_trainer
-    from lightning_vision.reports.run import report_figures
+    from lightning_vision.loggers.run import logged
 
     garbage.release()
     split: Split = "test"
@@ -81,19 +84,30 @@ def _test(model: str | Path | VisionModule | None, cfg: DictConfig, keys: Sequen
             override="data.path=OTHER_DATA",
         )
     data = build_data(index, module.geometry, instantiate(settings["preprocessing"]), settings)
-    folder = Path(settings["output_dir"])
     # Nothing is trained: no checkpoints, no early stopping.
     settings["callbacks"] = {k: v for k, v in settings["callbacks"].items() if v and "monitor" not in v and k != "last"}
     trainer = build_trainer(settings)
     if trainer.is_global_zero:
         runfolder.tell(index.problems)
+    folder = Path(settings["output_dir"])
+    with logged(trainer, settings):
+        metrics = _scored(trainer, module, data, split, folder)
+    return Result(metrics, folder, Path(model) if isinstance(model, str | Path) else folder, module)
+
+
+def _scored(
+    trainer: Trainer, module: VisionModule, data: VisionDataModule, split: Split, folder: Path
+) -> dict[str, float]:
+    """Score a split, and write the run folder."""
+    from lightning_vision.reports.run import report_figures
+
     metrics = evaluate(trainer, module, data, split)
     bad = data.bad
     if trainer.is_global_zero:
         report_figures(folder, module, data, split, metrics)
         runfolder.left_out(bad)
         runfolder.finish(folder, metrics)
-    return Result(metrics, folder, Path(model) if isinstance(model, str | Path) else folder, module)
+    return metrics
 
 
 def _data_to_score(

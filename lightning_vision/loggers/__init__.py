@@ -1,0 +1,1 @@
+"""Logs of runs beside metrics.csv: TensorBoard, Weights & Biases, MLflow."""
