@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lightning_vision.actions.fit import fit
     from lightning_vision.actions.models import build, load
     from lightning_vision.actions.predict import predict
+    from lightning_vision.actions.summary import summary
     from lightning_vision.actions.test import test
     from lightning_vision.config import compose, instantiate
     from lightning_vision.errors import CheckpointError, ConfigError, DataError
@@ -30,6 +31,7 @@ _HOME = {
     "show": "reports.grid",
     "cache": "actions.cache",
     "check": "actions.check",
+    "summary": "actions.summary",
     "ConfigError": "errors",
     "DataError": "errors",
     "CheckpointError": "errors",
@@ -48,6 +50,7 @@ __all__ = [
     "load",
     "predict",
     "show",
+    "summary",
     "test",
 ]
 

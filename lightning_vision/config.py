@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ACTIONS", "TRUSTED", "Settings", "compose", "conf_dir", "instantiate", "options_of"]
 
-ACTIONS = ("fit", "test", "predict", "check", "cache")
+ACTIONS = ("fit", "test", "predict", "check", "summary", "cache")
 # What a config may build. Code from elsewhere comes in as a plugin, which its user has installed.
 TRUSTED = ("lightning_vision.", "torch.nn.", "torch.optim.", "lightning.pytorch.", "timm.optim.")
 
@@ -36,7 +36,7 @@ TRUSTED = ("lightning_vision.", "torch.nn.", "torch.optim.", "lightning.pytorch.
 class Settings:
     """The scalars at the root: conf/config.yaml says what each means, these annotations what it allows."""
 
-    action: Literal["fit", "test", "predict", "check", "cache"] = "fit"
+    action: Literal["fit", "test", "predict", "check", "summary", "cache"] = "fit"
     task: Literal["auto", "classification", "multilabel", "open_set", "segmentation", "embedding", "anomaly"] = "auto"
     outputs: dict[str, dict[str, Any]] | None = None
     image_size: Annotated[int, Between(1)] | tuple[Annotated[int, Between(1)], Annotated[int, Between(1)]] | None = None
@@ -58,7 +58,11 @@ class Settings:
     source: str | None = None
     quick: bool = False
     report: str | None = None
-    plots: Literal["augmentation"] | None = None
+    plots: (
+        Literal["augmentation", "classes", "architecture"]
+        | list[Literal["augmentation", "classes", "architecture"]]
+        | None
+    ) = None
     cache: Literal["build", "list", "clear"] = "build"
     output_dir: str = "${hydra:runtime.output_dir}"
 

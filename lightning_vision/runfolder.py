@@ -150,6 +150,15 @@ def finish(folder: Path, metrics: Mapping[str, float]) -> None:
     _write(folder / "metrics.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
+def remove_if_empty(folder: Path) -> None:
+    """Remove a run folder that an action left nothing in, and the folder of its day if that was all."""
+    for empty in (folder, folder.parent):
+        try:
+            empty.rmdir()
+        except OSError:  # something is in it
+            return
+
+
 def _write(path: Path, text: str) -> None:
     # Renamed into place, so that nobody reads half a file.
     temporary = path.with_name(path.name + ".tmp")

@@ -16,7 +16,10 @@ from lightning_vision.types import TargetSpec
 OF_LABELS = ("unknown", "label_map", "separator")
 # All else is in the checkpoint.
 # The seed is not among them: it decides which rows are test rows where the data bring no split.
-OWN = ("action", "checkpoint", "source", "output_dir", "data", "batch_size", "trainer", "callbacks", "logger")
+OWN = (
+    *("action", "checkpoint", "source", "output_dir", "data", "batch_size", "trainer", "callbacks", "logger"),
+    *("quick", "report", "plots"),
+)
 OWN_PREPROCESSING = (
     *("mode", "in_memory", "prefetch_size", "lazy_cache_dir", "decode_threads", "num_processes"),
     *("unseen_color", "on_bad_image"),

@@ -13,6 +13,7 @@ MAX_CLASSES = 40  # rows of the table of classes; of more, the worst are shown
 _NONE = "-"
 _HEADS = {"iou": "IoU", "f1": "F1"}
 Rows = list[list[str]]
+Table = tuple[str, list[str], Rows, str]
 Intervals = Mapping[str, tuple[float, float]]
 
 
@@ -33,21 +34,29 @@ def final_table(
         console: Where to print; None is standard output.
         intervals: Lower and upper end of the 95 % interval of some of the figures, by key.
     """
+    show_tables(tables(metrics, per_class, title, intervals), console)
+
+
+def show_tables(parts: Sequence[Table], console: Console | None = None) -> None:
+    """Print tables, each a heading, the heads of its columns, its rows and a note.
+
+    The first column stands at the left, all others at the right.
+    """
     from rich.console import Console
 
     console = console or Console()
     if not console.is_terminal:
-        text = plain_tables(metrics, per_class, title, intervals)
+        text = plain(parts)
         # An output that cannot encode a class name shows a question mark instead of ending the run.
         encoding = console.encoding or "utf-8"
         console.file.write(text.encode(encoding, errors="replace").decode(encoding) + "\n")
         return
     from rich import box
-    from rich.table import Table
+    from rich.table import Table as RichTable
     from rich.text import Text
 
-    for heading, head, rows, note in tables(metrics, per_class, title, intervals):
-        table = Table(
+    for heading, head, rows, note in parts:
+        table = RichTable(
             title=Text(heading, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left"
         )
         table.caption = Text(note) if note else None
@@ -66,8 +75,13 @@ def plain_tables(
     intervals: Intervals | None = None,
 ) -> str:
     """The same tables as text of aligned columns, without colours or frames and without cutting any name."""
+    return plain(tables(metrics, per_class, title, intervals))
+
+
+def plain(parts: Sequence[Table]) -> str:
+    """Tables as text of aligned columns."""
     blocks = []
-    for heading, head, rows, note in tables(metrics, per_class, title, intervals):
+    for heading, head, rows, note in parts:
         grid = [head, *rows] if any(head) else rows
         widths = [max((len(row[i]) for row in grid), default=0) for i in range(len(head))]
         lines = [
@@ -85,7 +99,7 @@ def tables(
     per_class: Mapping[str, Mapping[str, float]] | None = None,
     title: str = "results",
     intervals: Intervals | None = None,
-) -> list[tuple[str, list[str], Rows, str]]:
+) -> list[Table]:
     """Heading, column heads, rows and a note of each table."""
     head, rows = ["figure", "value"], [[_line(key), figure(value)] for key, value in metrics.items()]
     if intervals:
@@ -94,7 +108,7 @@ def tables(
         rows = [
             [*row, "" if e is None else f"{figure(e[0])} to {figure(e[1])}"] for row, e in zip(rows, ends, strict=True)
         ]
-    tables: list[tuple[str, list[str], Rows, str]] = [(_line(title), head, rows, "")]
+    tables: list[Table] = [(_line(title), head, rows, "")]
     if per_class and any(per_class.values()):
         names = list(dict.fromkeys(name for values in per_class.values() for name in values))
         shown, note = _worst(names, next(iter(per_class.values())))

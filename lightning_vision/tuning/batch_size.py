@@ -7,29 +7,23 @@ Here the memory of small steps is measured and extended in a straight line, and 
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from lightning_vision.data.datamodule import VisionDataModule
-from lightning_vision.data.modes import available_memory
 from lightning_vision.errors import ConfigError
 from lightning_vision.module import VisionModule
-from lightning_vision.tuning.trial import copy_of, first_batches, trial_trainer
+from lightning_vision.tuning.step import OF_OPTIMIZER, Step, free_memory, of_size
+from lightning_vision.tuning.trial import first_batches
 from lightning_vision.types import Batch
 
 # Of the free memory, what a step may take.
 SHARE = 0.8
 # Batch sizes that are measured, or halves of them where they do not fit.
 MEASURED = (4, 8)
-# Copies of the trained parameters that an optimizer keeps beside their gradients (Adam).
-OF_OPTIMIZER = 2
 # Batches of pixels in memory beside the one of the step.
 WAITING = 3
 
@@ -70,7 +64,7 @@ def find_batch_size(
     fixed += OF_OPTIMIZER * step.trained_bytes
     if device.type == "cpu":
         each += WAITING * math.prod(data.train_geometry.shape)
-    free = _free(device)
+    free = free_memory(device)
     if free is None:
         raise ConfigError(
             "Nothing tells how much memory is free, so that no batch size can be found.",
@@ -98,69 +92,15 @@ def _nothing_fits() -> ConfigError:
     )
 
 
-class _Live(TorchDispatchMode):
-    """Adds up the bytes of all tensors that operations make, for as long as something holds them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.most = 0
-        self.seen: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for value in tree_leaves(made):
-            storage = value.untyped_storage() if isinstance(value, Tensor) else None
-            if storage is not None and storage._cdata not in self.seen:
-                self.seen.add(storage._cdata)
-                self.now += storage.nbytes()
-                weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
-        self.most = max(self.most, self.now)
-        return made
-
-    def _free(self, key: int, nbytes: int) -> None:
-        self.seen.discard(key)
-        self.now -= nbytes
-
-
-class _Step:
+class _Step(Step):
     """A training step of a copy, whose memory is looked at."""
-
-    def __init__(self, module: VisionModule, config: Mapping[str, Any], device: torch.device) -> None:
-        precision = config["trainer"].get("precision", "32-true")
-        self.plugin = trial_trainer(config, precision=precision, max_steps=1).precision_plugin
-        self.device = device
-        self.copy = cast(VisionModule, self.plugin.convert_module(copy_of(module).to(device))).train()
-        if self.copy.views == 1:
-            self.copy.augmentation = nn.ModuleList()
-        self.trained_bytes = sum(p.nbytes for p in self.copy.parameters() if p.requires_grad)
-
-    def run(self, batch: Batch) -> None:
-        self.copy.zero_grad(set_to_none=True)
-        batch = self.copy.transfer_batch_to_device(batch, self.device, 0)
-        with self.plugin.train_step_context():
-            loss = self.copy.training_step(self.plugin.convert_input(batch), 0)
-        loss.backward()
-        self.copy.zero_grad(set_to_none=True)
-
-    def memory(self, batch: Batch) -> float:
-        """Most bytes of tensors that a step holds at once, beside the weights."""
-        self.run(batch)  # what is allocated once and kept
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-            before = torch.cuda.memory_allocated(self.device)
-            self.run(batch)
-            return float(torch.cuda.max_memory_allocated(self.device) - before)
-        # The size of the process does not tell: memory that is freed stays with it.
-        with _Live() as live:
-            self.run(batch)
-        return float(live.most)
 
     def line(self, batch: Batch) -> tuple[float, float] | None:
         """Bytes that each image of a step takes, and those of the rest; None where two images do not fit."""
         small, large = MEASURED
         while small >= 1:
             try:
-                less, more = (self.memory(_of_size(batch, size)) for size in (small, large))
+                less, more = (self.memory(of_size(batch, size)) for size in (small, large))
             except torch.OutOfMemoryError:
                 self.copy.zero_grad(set_to_none=True)
                 small, large = small // 2, large // 2
@@ -173,34 +113,13 @@ class _Step:
         """The first of ``size`` and its halves of which a step can be made."""
         while size >= 1:
             try:
-                self.run(_of_size(batch, size))
+                self.run(of_size(batch, size))
                 return size
             except torch.OutOfMemoryError:
                 self.copy.zero_grad(set_to_none=True)
                 torch.cuda.empty_cache()
                 size //= 2
         raise _nothing_fits()
-
-
-def _free(device: torch.device) -> int | None:
-    if device.type != "cuda":
-        return available_memory()
-    reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(torch.cuda.mem_get_info(device)[0]) + reserved
-
-
-def _of_size(batch: Batch, size: int) -> Batch:
-    """The images of a batch, over and over, as a batch of another size."""
-
-    def resized(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: resized(part) for key, part in value.items()}
-        if isinstance(value, list):
-            return [resized(part) for part in value]
-        assert isinstance(value, Tensor)
-        return value[torch.arange(size) % len(value)]
-
-    return cast(Batch, resized(batch))
 
 
 def _power_of_two(number: int) -> int:

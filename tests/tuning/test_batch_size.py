@@ -15,7 +15,9 @@ from lightning_vision.errors import ConfigError
 from lightning_vision.resolve import Plan, resolve
 from lightning_vision.testing.discs import write_discs
 from lightning_vision.tuning import batch_size
-from lightning_vision.tuning.batch_size import _Live, _of_size, _Step, find_batch_size
+from lightning_vision.tuning import step as step_module
+from lightning_vision.tuning.batch_size import _Step, find_batch_size
+from lightning_vision.tuning.step import Live, of_size
 from lightning_vision.tuning.trial import first_batches
 
 CPU = torch.device("cpu")
@@ -40,7 +42,7 @@ def built(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, 
 
 
 def test_live_bytes_are_counted_once_and_until_they_are_free() -> None:
-    with _Live() as live:
+    with Live() as live:
         a = torch.ones(1000)
         b = a.view(10, 100).add_(1)  # the same memory
         assert live.now == 4000
@@ -55,7 +57,7 @@ def test_live_bytes_are_counted_once_and_until_they_are_free() -> None:
 def test_memory_of_a_step_is_a_straight_line(built: tuple[Plan, Any, Any]) -> None:
     plan, module, data = built
     step, batch = _Step(module, plan.config, CPU), first_batches(data, 1, 8)[0]
-    taken = {size: step.memory(_of_size(batch, size)) for size in (2, 4, 8, 16)}
+    taken = {size: step.memory(of_size(batch, size)) for size in (2, 4, 8, 16)}
     each = (taken[8] - taken[4]) / 4
     assert taken[16] == pytest.approx(taken[4] + 12 * each, rel=0.02)
     # At least the maps that the first convolution makes, and less than a hundred such.
@@ -66,7 +68,7 @@ def test_memory_of_a_step_is_a_straight_line(built: tuple[Plan, Any, Any]) -> No
 def test_the_largest_that_fits_and_no_more_than_there_are(
     free: int, expected: int | None, built: tuple[Plan, Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_size, "available_memory", lambda: free)
+    monkeypatch.setattr(step_module, "available_memory", lambda: free)
     plan, module, data = built
     found = find_batch_size(plan.config, module, data, CPU)
     if expected is not None:  # of 24 rows
@@ -75,11 +77,11 @@ def test_the_largest_that_fits_and_no_more_than_there_are(
         return
     step, batch = _Step(module, plan.config, CPU), first_batches(data, 1, 8)[0]
     assert 1 <= found.batch_size < 16
-    room = batch_size.SHARE * free - batch_size.OF_OPTIMIZER * step.trained_bytes
+    room = batch_size.SHARE * free - step_module.OF_OPTIMIZER * step.trained_bytes
     pixels = batch_size.WAITING * 3 * 32 * 40
 
     def fits(size: int) -> bool:
-        return step.memory(_of_size(batch, size)) + pixels * size <= room * 1.02
+        return step.memory(of_size(batch, size)) + pixels * size <= room * 1.02
 
     assert fits(found.batch_size)
     assert not fits(3 * found.batch_size)
@@ -88,7 +90,7 @@ def test_the_largest_that_fits_and_no_more_than_there_are(
 def test_nothing_fits_or_nothing_is_known(built: tuple[Plan, Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     plan, module, data = built
     for free, message in ((1000, "Not even one image fits"), (None, "Nothing tells how much memory")):
-        monkeypatch.setattr(batch_size, "available_memory", lambda free=free: free)
+        monkeypatch.setattr(step_module, "available_memory", lambda free=free: free)
         with pytest.raises(ConfigError, match=message):
             find_batch_size(plan.config, module, data, CPU)
 
@@ -130,7 +132,7 @@ def test_a_model_that_does_not_fit_is_named(built: tuple[Plan, Any, Any], monkey
     def copied(module: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(batch_size, "copy_of", copied)
+    monkeypatch.setattr(step_module, "copy_of", copied)
     with pytest.raises(ConfigError, match="Not even one image fits"):
         find_batch_size(built[0].config, *built[1:], CPU)
 
