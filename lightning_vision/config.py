@@ -56,6 +56,13 @@ class Settings:
     calibrate: Literal["temperature", "thresholds", "all"] | None = None
     checkpoint: str | None = None
     source: str | None = None
+    save: (
+        Literal["probabilities", "embeddings", "overlays"]
+        | list[Literal["probabilities", "embeddings", "overlays"]]
+        | None
+    ) = None
+    table: Literal["csv", "parquet"] = "csv"
+    frame_step: Annotated[int, Between(1)] = 1
     quick: bool = False
     report: str | None = None
     plots: (

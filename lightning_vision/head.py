@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -34,6 +35,20 @@ class HeadOutput(NamedTuple):
     def seen(self) -> Tensor:
         """What outputs that depend on it see: the last hidden values, or the logits where there are none."""
         return self.logits if self.hidden is None else self.hidden
+
+
+class Predicted(NamedTuple):
+    """What a model makes of a batch in a prediction.
+
+    Args:
+        rows: ``(B,)``, of the index.
+        outputs: Of each head, by its name; empty without rows.
+        embedding: ``(B, D)`` of the encoder, where it is wanted.
+    """
+
+    rows: Tensor
+    outputs: Mapping[str, HeadOutput] = MappingProxyType({})
+    embedding: Tensor | None = None
 
 
 class Head(nn.Module):

@@ -25,7 +25,7 @@ from lightning_vision.data.embeddings import EmbeddingCache
 from lightning_vision.decoders.base import Decoder
 from lightning_vision.encoders.base import Encoder
 from lightning_vision.errors import ConfigError
-from lightning_vision.head import Head, HeadOutput
+from lightning_vision.head import Head, HeadOutput, Predicted
 from lightning_vision.inference.original import score_at_original_size
 from lightning_vision.inlet import Features
 from lightning_vision.optim.groups import learning_rates, parameter_groups
@@ -140,6 +140,8 @@ class VisionModule(LightningModule):
         # Whether a fit compiles its steps; and the methods that are then called in their place, by name.
         self.compiles_steps = False
         self.compiled: dict[str, Callable[..., Any]] = {}
+        # Whether a prediction gives the encoder's embedding too, whatever the heads take.
+        self.predicts_embedding = False
 
     # Its outputs
 
@@ -191,10 +193,10 @@ class VisionModule(LightningModule):
     def _outputs_of(self, pixels: Tensor) -> dict[str, HeadOutput]:
         return self.decode(self.encode(pixels), (pixels.shape[-2], pixels.shape[-1]))
 
-    def encode(self, pixels: Tensor) -> dict[str, Features]:
-        """Return the encoder's features of normalised images, each kind that some head takes."""
+    def encode(self, pixels: Tensor, more: tuple[str, ...] = ()) -> dict[str, Features]:
+        """Return the encoder's features of normalised images, each kind that some head takes, and ``more`` of them."""
         if not self.average_horizontal_flips:
-            return self.encoder.features(pixels, self.consumed)
+            return self.encoder.features(pixels, tuple(dict.fromkeys((*self.consumed, *more))))
         # One pass for both: BatchNorm sees them as one batch.
         own, mirrored = self.encoder.embed(torch.cat([pixels, pixels.flip(-1)])).chunk(2)
         return {"embedding": (own + mirrored) / 2}
@@ -444,13 +446,18 @@ class VisionModule(LightningModule):
         """Log the test figures."""
         self._finish("test")
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, dict[str, HeadOutput]]:
-        """Return the rows ``(B,)`` and what each head makes of them, in float32."""
-        outputs = self.outputs(batch["image"])
-        return batch["index"], {
+    def predict_step(self, batch: Batch, batch_idx: int) -> Predicted:
+        """Return the rows and what each head makes of them, in float32."""
+        if not len(batch["index"]):  # none of its images could be read
+            return Predicted(batch["index"])
+        pixels = self.normalize(batch["image"])
+        features = self.encode(pixels, ("embedding",) if self.predicts_embedding else ())
+        outputs = {
             name: HeadOutput(o.logits.float(), None if o.hidden is None else o.hidden.float())
-            for name, o in outputs.items()
+            for name, o in self.decode(features, (pixels.shape[-2], pixels.shape[-1])).items()
         }
+        embedding = cast(Tensor, features["embedding"]).float() if self.predicts_embedding else None
+        return Predicted(batch["index"], outputs, embedding)
 
     def _evaluate(self, batch: Batch, batch_idx: int, stage: Literal["val", "test"]) -> dict[str, HeadOutput] | None:
         # A rank with fewer rows than the others gets empty batches at the end.

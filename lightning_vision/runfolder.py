@@ -136,11 +136,20 @@ def tell(problems: Sequence[Problem]) -> None:
         print(f"{problem.severity}: {problem.message}", file=sys.stderr)
 
 
-def left_out(bad: Sequence[tuple[str, str]]) -> None:
-    """Name the images that were skipped or blanked, path and reason."""
-    if bad:
-        print(f"images that could not be read, left out or blanked ({len(bad)}):")
+def left_out(bad: Sequence[tuple[str, str]], count: int | None = None, file: Path | None = None) -> None:
+    """Name the images that were skipped or blanked, path and reason.
+
+    Args:
+        bad: Those that are named.
+        count: How many there are; None = these.
+        file: The list of all.
+    """
+    count = len(bad) if count is None else count
+    if count:
+        print(f"images that could not be read, left out or blanked ({count}):")
         print("\n".join(f"  {path}: {why}" for path, why in bad))
+    if count > len(bad):
+        print(f"  … and {count - len(bad)} more" + (f": {file}" if file else ""))
 
 
 def finish(folder: Path, metrics: Mapping[str, float]) -> None:

@@ -16,9 +16,11 @@ from lightning_vision.types import TargetSpec
 OF_LABELS = ("unknown", "label_map", "separator")
 # All else is in the checkpoint.
 # The seed is not among them: it decides which rows are test rows where the data bring no split.
+OF_PREDICT = ("save", "table", "frame_step")
 OWN = (
     *("action", "checkpoint", "source", "output_dir", "data", "batch_size", "trainer", "callbacks", "logger"),
     *("quick", "report", "plots"),
+    *OF_PREDICT,
 )
 OWN_PREPROCESSING = (
     *("mode", "in_memory", "prefetch_size", "lazy_cache_dir", "decode_threads", "num_processes"),
@@ -50,7 +52,7 @@ def for_checkpoint(saved: Mapping[str, Any], given: Mapping[str, Any], keys: Seq
         ConfigError: A typed key is decided by the checkpoint already.
     """
     merged = deepcopy(dict(saved))
-    whole = (*PLACES, "trainer", "callbacks", "logger")
+    whole = (*PLACES, *OF_PREDICT, "trainer", "callbacks", "logger")
     for key in whole:
         merged[key] = given[key]
     whole_groups = {key for key in keys if "." not in key}

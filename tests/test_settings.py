@@ -9,6 +9,7 @@ import pytest
 from lightning_vision.errors import ConfigError
 from lightning_vision.overrides import override_keys
 from lightning_vision.settings import (
+    OF_PREDICT,
     for_checkpoint,
     for_resume,
     found_before,
@@ -29,6 +30,7 @@ def saved() -> dict[str, Any]:
 
 def given(**changes: Any) -> dict[str, Any]:
     rest = {"action": "test", "checkpoint": "x", "source": None, "output_dir": "o", "trainer": {}, "callbacks": {}}
+    rest |= dict.fromkeys(OF_PREDICT)
     return {**saved(), **rest, "logger": {}, **changes}
 
 

@@ -85,6 +85,10 @@ class VisionDataModule(LightningDataModule):
         """
         return list(dict(gathered([item for loader in self._loaders.values() for item in loader.bad])).items())
 
+    def take_bad(self) -> list[tuple[str, str]]:
+        """Path and reason of the images that this process left out since it was last asked."""
+        return [item for loader in self._loaders.values() for item in loader.take_bad()]
+
     def setup(self, stage: str) -> None:
         """Open what the stage needs; in eager mode, decode it with all cores.
 

@@ -91,6 +91,12 @@ class Loader:
         """Path and reason of every image that was skipped or blanked, each once, in the order of their discovery."""
         return list(self._bad.items())
 
+    def take_bad(self) -> list[tuple[str, str]]:
+        """Return ``bad``, and forget it: what millions of files left behind would not stay in memory."""
+        found = self.bad
+        self._bad.clear()
+        return found
+
     @property
     def repeats_added(self) -> int:
         """Rows that some rank sees once more in an epoch, so that all ranks have the same number of steps."""

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lightning_vision.data.datamodule import VisionDataModule
-from lightning_vision.head import HeadOutput
+from lightning_vision.head import HeadOutput, Predicted
+from lightning_vision.inference.images import Part
 from lightning_vision.inference.prediction import Place, Prediction
 from lightning_vision.module import VisionModule
 
 
+class Receiver(Protocol):
+    """What predictions are handed to, in the order of the images."""
+
+    def receive(self, prediction: Prediction) -> None:
+        """Take the prediction of one image."""
+
+    def left_out(self, path: str, reason: str) -> None:
+        """Take note of an image that cannot be read."""
+
+    def reached(self, row: int) -> None:
+        """Take note that all images of the source before this one are dealt with."""
+
+
 class PredictionStream(Callback):
-    """Hand every prediction to a function, in the order of the rows.
+    """Hand every prediction to a receiver, in the order of the rows.
 
     Args:
-        receive: Called with each Prediction.
+        receiver: Takes them.
+        probabilities: Give those of every pixel too.
+
+    Attributes:
+        part: The images that are predicted.
     """
 
-    def __init__(self, receive: Callable[[Prediction], None]) -> None:
-        self.receive = receive
+    def __init__(self, receiver: Receiver, probabilities: bool = False) -> None:
+        self.receiver = receiver
+        self.probabilities = probabilities
+        self.part: Part | None = None
 
     def on_predict_batch_end(
         self,
@@ -36,18 +55,35 @@ class PredictionStream(Callback):
     ) -> None:
         """Turn the outputs of a batch into predictions."""
         assert isinstance(pl_module, VisionModule)
+        assert self.part is not None
         data: VisionDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        rows, found = outputs
-        for i, row in enumerate(rows.tolist()):
-            # All images of a sample, since the first alone may stand in many rows.
-            path = " + ".join(column[row] for column in data.index.images)
-            place = Place(path, partial(data.original_size, row), data.preprocessing.resize)
-            predictions = {
-                name: head.task.prediction(head, _sample(found[name], i), place)
-                for name, head in pl_module.named_heads()
-            }
-            single = len(predictions) == 1
-            self.receive(next(iter(predictions.values())) if single else Prediction(path, outputs=predictions))
+        for i, row in enumerate(outputs.rows.tolist()):
+            self.receiver.receive(self._prediction(pl_module, data, outputs, i, row))
+        for path, reason in data.take_bad():
+            self.receiver.left_out(path, reason)
+        done = min((batch_idx + 1) * data.eval_batch_size, len(self.part.index))
+        self.receiver.reached(self.part.first + done)
+
+    def _prediction(
+        self, module: VisionModule, data: VisionDataModule, predicted: Predicted, i: int, row: int
+    ) -> Prediction:
+        """What is predicted for sample ``i`` of a batch."""
+        assert self.part is not None
+        # All images of a sample, since the first alone may stand in many rows.
+        path = file = " + ".join(column[row] for column in data.index.images)
+        if self.part.names is not None:
+            path = self.part.names[row]
+        place = Place(path, partial(data.original_size, row), data.preprocessing.resize, self.probabilities)
+        found = {
+            name: head.task.prediction(head, _sample(predicted.outputs[name], i), place)
+            for name, head in module.named_heads()
+        }
+        for prediction in found.values():
+            prediction.file = "" if file == path else file
+        result = next(iter(found.values())) if len(found) == 1 else Prediction(path, outputs=found)
+        if predicted.embedding is not None:
+            result.embedding = predicted.embedding[i].cpu().numpy()
+        return result
 
 
 def _sample(output: HeadOutput, i: int) -> HeadOutput:

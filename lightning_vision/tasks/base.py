@@ -46,7 +46,7 @@ class Task(ABC):
         monitor: The figure of ``monitor=auto``, of the validation split.
         shown: The figures that stand in the line of an epoch.
         class_figures: The keys of ``per_class``.
-        saves: What ``predict`` can write of it beside its table (setting ``save``), but for the encoder's embeddings.
+        saves: What ``predict`` can write of it beside its table (setting ``save``).
     """
 
     name: ClassVar[str]

@@ -53,6 +53,7 @@ class Embedding(Task):
     default_decoder: ClassVar[str] = "projector"
     monitor: ClassVar[str] = "knn_accuracy"
     shown: ClassVar[tuple[str, ...]] = ("knn_accuracy",)
+    saves: ClassVar[tuple[str, ...]] = ("embeddings",)
 
     def scores(self, stage: Stage) -> Metric:
         """A counter that keeps the embeddings of a split with their labels, if there are any."""

@@ -21,6 +21,7 @@ from lightning_vision.data.sources.base import (
     build_index,
     no_further,
 )
+from lightning_vision.data.sources.natural import natural_key
 from lightning_vision.data.sources.problems import Problems
 from lightning_vision.data.sources.table import TableSource
 from lightning_vision.data.sources.tabular import TABLE_SUFFIXES
@@ -31,8 +32,11 @@ from lightning_vision.types import TargetKind
 class FilesSource(Source):
     """Images without targets, all in the split ``test``.
 
+    Numbers in the names of a folder or pattern count by their value: ``frame_2`` comes before ``frame_10``. The images
+    of a folder come before those of its sub-folders.
+
     Args:
-        path: A list of images; or one image; a folder, searched to any depth, in sorted order; a pattern such as
+        path: A list of images; or one image; a folder, searched to any depth; a pattern such as
             ``photos/**/*.jpg``; or a table with a column of images, whose targets are read too where they are wanted.
         inputs: Columns of images in a table, where each sample has several.
     """
@@ -93,12 +97,14 @@ class FilesSource(Source):
         if os.path.isdir(given):
             found: list[str] = []
             for folder, folders, files in os.walk(given, followlinks=True):
-                folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-                for name in sorted(files):
+                folders[:] = sorted(
+                    (name for name in folders if not name.startswith((".", "__MACOSX"))), key=natural_key
+                )
+                for name in sorted(files, key=natural_key):
                     (found if is_image_name(name) else ignored).append(os.path.join(folder, name))
             return found
         if glob.has_magic(given):
-            matches = sorted(path for path in glob.glob(given, recursive=True) if os.path.isfile(path))
+            matches = sorted((p for p in glob.iglob(given, recursive=True) if os.path.isfile(p)), key=natural_key)
             ignored += [path for path in matches if not is_image_name(os.path.basename(path))]
             found = [path for path in matches if is_image_name(os.path.basename(path))]
             if not found and not ignored:
