@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
+from lightning_vision import runfolder
 from lightning_vision.actions.arguments import composed
 from lightning_vision.config import instantiate
 from lightning_vision.errors import ConfigError, DataError
 from lightning_vision.outputs import main_output
+from lightning_vision.pictures import asked_pictures
 from lightning_vision.resolve import look, resolve
 from lightning_vision.tasks import TASKS
+
+DRAWN = ("augmentation", "classes")
 
 
 def run(cfg: DictConfig) -> None:
@@ -22,7 +27,9 @@ def run(cfg: DictConfig) -> None:
     Raises:
         DataError: A fit cannot start.
     """
-    if not check(cfg):
+    ok = check(cfg)
+    runfolder.remove_if_empty(Path(cfg.output_dir))
+    if not ok:
         raise DataError("The data cannot be trained on as they are; the report above says why.")
 
 
@@ -30,8 +37,8 @@ def check(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> b
     """Look at all data before training: decode every image, read every target, find copies, print one page.
 
     ``quick`` reads the headers of images alone. ``report`` names a file that gets everything as JSON; with ``-`` the
-    JSON is printed, and the page is not. ``plots="augmentation"`` draws training images as the augmentation changes
-    them, into the run folder.
+    JSON is printed, and the page is not. ``plots`` names pictures that are drawn into the run folder: ``augmentation``,
+    training images as the augmentation changes them; ``classes``, how often each class occurs.
 
     Returns:
         Whether a fit can start.
@@ -44,15 +51,27 @@ def check(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> b
     from lightning_vision.data.report_page import render
 
     cfg = composed(config, choices)
+    pictures = asked_pictures(cfg.plots, "check", DRAWN)
     index, settings = look(cfg)
     task = settings["task"] if settings["task"] in TASKS else None
     report = check_index(index, instantiate(settings["preprocessing"]), settings["image_size"], cfg.quick, task)
     print(report.to_json() if cfg.report == "-" else render(report))
     if cfg.report not in (None, "-"):
         report.write(Path(cfg.report).expanduser())
-    if cfg.plots == "augmentation" and report.ok:
-        print(f"augmentation: {_draw_augmentation(cfg)}")
+    if report.classes and "classes" in pictures:
+        from lightning_vision.reports.classes import balance_of_report, draw_classes
+
+        out = Path(settings["output_dir"]) / "plots" / "classes.png"
+        draw_classes(balance_of_report(report, index), out)
+        _say(cfg, f"classes: {out}")
+    if report.ok and "augmentation" in pictures:
+        _say(cfg, f"augmentation: {_draw_augmentation(cfg)}")
     return report.ok
+
+
+def _say(cfg: DictConfig, text: str) -> None:
+    """Print a line; not into the JSON that is on its way to another program."""
+    print(text, file=sys.stderr if cfg.report == "-" else sys.stdout)
 
 
 def _draw_augmentation(cfg: DictConfig) -> Path:

@@ -82,7 +82,7 @@ def _trained(
 ) -> Result:
     """Train, score, and write the run folder."""
     from lightning_vision.interruption import interruptible
-    from lightning_vision.reports.run import report_figures, report_pictures
+    from lightning_vision.reports.run import report_data, report_figures, report_pictures
     from lightning_vision.reports.training import training_lines
 
     folder = Path(plan.config["output_dir"])
@@ -90,6 +90,7 @@ def _trained(
         if resumed is not None:
             runfolder.carry_on(Path(resumed), folder)
         runfolder.announce(plan, module, data, tuned)
+        report_data(folder, plan)
     try:
         with interruptible(trainer):
             trainer.fit(module, data, ckpt_path=None if resumed is None else runfolder.find_checkpoint(resumed))

@@ -34,11 +34,13 @@ class MaskCounts:
         pixels: int64 ``(3, 256)``: pixels of each class id in each split.
         size: int32 ``(N, 2)``: height and width of each mask as stored, 0 if it could not be read.
         foreign: Row, and what is no class there, of the first ``_DETAILED`` masks that have such pixels.
+        masks: int64 ``(3, 256)``: masks in each split that have pixels of each class id.
         with_foreign: int64 ``(3, 2)``: masks and pixels in each split that are no class.
         errors: Row and reason of masks that could not be read.
     """
 
     pixels: npt.NDArray[np.int64]
+    masks: npt.NDArray[np.int64]
     size: npt.NDArray[np.int32]
     with_foreign: npt.NDArray[np.int64]
     foreign: list[tuple[int, Foreign]] = field(default_factory=list)
@@ -60,6 +62,7 @@ def count_masks(
     classes = None if target is None else MaskClasses(replace(target, ignore_unseen=False))
     counted = MaskCounts(
         pixels=np.zeros((len(SPLITS), 256), np.int64),
+        masks=np.zeros((len(SPLITS), 256), np.int64),
         size=np.zeros((len(masks), 2), np.int32),
         with_foreign=np.zeros((len(SPLITS), 2), np.int64),
     )
@@ -84,6 +87,7 @@ def count_masks(
         counted.size[row] = shape
         if pixels is not None:
             counted.pixels[split[row]] += pixels
+            counted.masks[split[row]] += pixels > 0
         if foreign is not None:
             counted.with_foreign[split[row]] += 1, foreign.pixels
             if len(counted.foreign) < _DETAILED:
@@ -128,7 +132,8 @@ def check_masks(
         return  # what the values mean could not be decided, and the reason is a problem already
     target = index.target
     report.problems += _ignored_foreign(index, counted) if target.ignore_unseen else _foreign(index, counted, target)
-    report.classes = _pixel_shares(counted.pixels, target)
+    report.classes = pixel_shares(counted.pixels, target)
+    report.masks = masks_with(counted, target)
     unseen = [c["name"] for i, c in enumerate(report.classes) if not c["train"] and i != target.ignore_index]
     if report.counts["train"] and sum(bool(c["train"]) for c in report.classes) == 1:
         message = "all pixels of train that count are of one class, so there is nothing to tell apart"
@@ -162,7 +167,7 @@ def _ignored_foreign(index: SampleIndex, counted: MaskCounts) -> Iterator[Proble
             )
 
 
-def _pixel_shares(pixels: npt.NDArray[np.int64], target: TargetSpec) -> list[dict[str, Any]]:
+def pixel_shares(pixels: npt.NDArray[np.int64], target: TargetSpec) -> list[dict[str, Any]]:
     """Share of each class among the pixels that count."""
     counted = pixels[:, : target.num_classes].copy()
     if target.ignore_index is not None and target.ignore_index < target.num_classes:
@@ -171,5 +176,13 @@ def _pixel_shares(pixels: npt.NDArray[np.int64], target: TargetSpec) -> list[dic
     shares = counted / total
     return [
         {"name": name} | {split: float(shares[s, c]) if c < 256 else 0.0 for s, split in enumerate(SPLITS)}
+        for c, name in enumerate(target.class_names)
+    ]
+
+
+def masks_with(counted: MaskCounts, target: TargetSpec) -> list[dict[str, Any]]:
+    """Number of masks in each split that have pixels of each class."""
+    return [
+        {"name": name} | {split: int(counted.masks[s, c]) if c < 256 else 0 for s, split in enumerate(SPLITS)}
         for c, name in enumerate(target.class_names)
     ]

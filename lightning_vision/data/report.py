@@ -49,6 +49,7 @@ class Report:
         task: Name of the task, or None.
         classes: Per class a dict with ``name`` and, for train, val and test, the number of images that have it (labels
             and sets of labels) or the share of all pixels that count, 0 to 1 (masks).
+        masks: As ``classes``, the number of masks that have each class; empty where there are no masks.
         unknown: For train, val and test, the number of images of none of the classes (labels), or of labels of which
             nobody knows (sets of labels).
         further: What further outputs predict, by their names.
@@ -69,6 +70,7 @@ class Report:
     target: TargetSpec | None = None
     task: str | None = None
     classes: list[dict[str, Any]] = field(default_factory=list)
+    masks: list[dict[str, Any]] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
     further: dict[str, FurtherReport] = field(default_factory=dict)
     geometry: Geometry | None = None
@@ -149,11 +151,11 @@ def check_index(
         report.problems.append(Problem("warning", "there are no samples in val: nothing tells which epoch was best"))
     main = index.main_labels
     for name, further in index.further_targets.items():
-        found = FurtherReport(further.target, *_counts(index, further))
+        found = FurtherReport(further.target, *class_counts(index, further))
         report.further[name] = found
         report.problems += _imbalance(found.classes, f"output {name}: ", further.labels is None)
     if main is not None:
-        report.classes, report.unknown = _counts(index, main)
+        report.classes, report.unknown = class_counts(index, main)
         report.problems += _imbalance(report.classes, "", main.labels is None)
     elif index.mask is not None:
         counted = count_masks(index.mask, index.split, index.target, preprocessing.num_processes)
@@ -216,7 +218,7 @@ def _imbalance(classes: Sequence[Mapping[str, Any]], prefix: str, one_each: bool
     return problems
 
 
-def _counts(index: SampleIndex, found: FurtherTarget) -> tuple[list[dict[str, Any]], dict[str, int]]:
+def class_counts(index: SampleIndex, found: FurtherTarget) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """The images of each class in each split, and what is unknown there; no entry for a split without any."""
     size = found.target.num_classes
     per_split, unknown = [], {}

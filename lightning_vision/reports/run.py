@@ -9,10 +9,23 @@ from rich.console import Console
 
 from lightning_vision.data.datamodule import VisionDataModule
 from lightning_vision.module import VisionModule
+from lightning_vision.reports.classes import balance_of, draw_classes
 from lightning_vision.reports.curves import plot_curves
 from lightning_vision.reports.scored import Scored
 from lightning_vision.reports.table import final_table
+from lightning_vision.resolve import Plan
 from lightning_vision.types import Split
+
+
+def report_data(folder: Path, plan: Plan) -> None:
+    """Draw the class balance of each output's target."""
+    index = plan.index
+    for name, output in plan.outputs.items():
+        labels = index.main_labels if output.column is None else index.further_targets[output.column]
+        balance = balance_of(index, labels, plan.preprocessing.num_processes)
+        if balance is not None:
+            plots = folder / "plots" if len(plan.outputs) == 1 else folder / "plots" / name
+            draw_classes(balance, plots / "classes.png")
 
 
 def report_pictures(folder: Path, monitor: str, mode: Literal["min", "max"]) -> None:
