@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_vision.config import TRUSTED, is_part, plugin_of
 from lightning_vision.data.geometry import sampled_channels
 from lightning_vision.data.mask_colors import hex_color
 from lightning_vision.errors import CheckpointError, listed
@@ -29,6 +31,8 @@ ENCODER = "encoder."
 # With an average of the weights: those that the training goes on with, and, once they are in place, the average.
 RAW = "raw_weights"
 AVERAGE = "averaged_weights"
+# Groups of the config that a model is built from.
+OF_MODEL = ("encoder", "neck", "decoder", "loss", "outputs", "augmentation")
 # Where the schedules of the second format are now.
 MOVED = {
     "lightning_vision.optim.Cosine": "lightning_vision.optim.cosine.Cosine",
@@ -47,6 +51,7 @@ def pack(module: VisionModule, checkpoint: dict[str, Any]) -> None:
     checkpoint[KEY] = {
         "format_version": FORMAT_VERSION,
         "config": module.config,
+        "plugins": plugins_of(module.config),
         "outputs": {name: head.task.to_dict() for name, head in module.named_heads()},
         "geometry": list(astuple(module.geometry)),
         "pixel_stats": {"mean": list(module.pixel_stats.mean), "std": list(module.pixel_stats.std)},
@@ -144,7 +149,53 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
             override="pip install --upgrade lightning_vision",
         )
     upgrade(checkpoint)
+    _require_plugins(checkpoint[KEY], file)
     return checkpoint
+
+
+def plugins_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """The plugins that a model's parts come from: package, and the distribution that brings it, with its version."""
+    from importlib.metadata import PackageNotFoundError, packages_distributions, version
+
+    packages = sorted({package for target in _targets(config) if (package := plugin_of(target))})
+    brought = packages_distributions() if packages else {}
+    found = {}
+    for package in packages:
+        names = brought.get(package.partition(".")[0], [package])
+        try:
+            found[package] = f"{names[0]} {version(names[0])}"
+        except PackageNotFoundError:  # on Python's path, but not installed
+            found[package] = package
+    return found
+
+
+def _targets(config: Mapping[str, Any]) -> Iterator[str]:
+    """The classes that a model is built of."""
+
+    def below(node: Any) -> Iterator[str]:
+        if isinstance(node, Mapping):
+            if isinstance(node.get("_target_"), str):
+                yield node["_target_"]
+            for inner in node.values():
+                yield from below(inner)
+
+    for group in OF_MODEL:
+        yield from below(config.get(group))
+
+
+def _require_plugins(kept: Mapping[str, Any], file: Path) -> None:
+    """Refuse a checkpoint whose parts are in a package that is not installed, by the package's name."""
+    for target in _targets(kept.get("config", {})):
+        package = target.partition(".")[0]
+        if is_part(target) or target.startswith(TRUSTED):
+            continue
+        brought = {name.partition(".")[0]: by for name, by in kept.get("plugins", {}).items()}.get(package)
+        raise CheckpointError(
+            f"The checkpoint needs the plugin {package}, which is not installed.",
+            given=f"{target} in {file}",
+            expected=f"the package {package}" + (f" ({brought})" if brought else ""),
+            override=f"pip install {(brought or package).split()[0]}",
+        )
 
 
 def upgrade(checkpoint: dict[str, Any]) -> None:

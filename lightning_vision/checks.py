@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence, Set
 from typing import Any
 
 from lightning_vision.annotations import check_value, kind_of, suggestion
-from lightning_vision.config import refuse_untrusted
+from lightning_vision.config import is_part, refuse_untrusted
 from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.extras import require
 from lightning_vision.optim.checks import check_kind
@@ -162,12 +162,12 @@ def _check_part(key: str, node: dict[str, Any], choices: Mapping[str, Any]) -> N
     target = str(node["_target_"])
     refuse_untrusted(target, f"{key}._target_")
     signature = describe(target)
-    ours = target.startswith("lightning_vision.")
+    ours = is_part(target)
     if signature is None:
         if ours:
             raise _no_target(key, target)
         return
-    if ours and (extra := signature.constants.get("requires")):
+    if target.startswith("lightning_vision.") and (extra := signature.constants.get("requires")):
         group = key.split(".")[0]
         option = default_of(group) if group in groups() else None
         instead = [f"{group}={option}"] if option else []

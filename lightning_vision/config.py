@@ -161,6 +161,7 @@ def composed(words: Sequence[str], values: Mapping[str, Any] | None = None, name
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
+    from yaml import YAMLError
 
     from lightning_vision.checks import check
     from lightning_vision.recipes import register_resolvers, settle
@@ -175,7 +176,7 @@ def composed(words: Sequence[str], values: Mapping[str, Any] | None = None, name
                 full = hydra_compose(name, list(words), return_hydra_config=True)
                 choices = dict(full.hydra.runtime.choices)
                 settle(full, choices, words, name)
-        except (HydraException, ValueError) as error:
+        except (HydraException, ValueError, YAMLError) as error:
             if (ours := translate(error, words)) is None:
                 raise
             raise ours from error
@@ -319,7 +320,21 @@ def refuse_untrusted(target: str, key: str) -> None:
 
 
 def _allowed() -> tuple[str, ...]:
-    return (*TRUSTED, *(f"{package.split('.')[0]}." for package in plugins()))
+    return (*TRUSTED, *_of_plugins())
+
+
+def _of_plugins() -> tuple[str, ...]:
+    return tuple(f"{package.split('.')[0]}." for package in plugins())
+
+
+def is_part(target: str) -> bool:
+    """Whether a target is a part of this project or of a plugin, whose annotations say which values it takes."""
+    return target.startswith(("lightning_vision.", *_of_plugins()))
+
+
+def plugin_of(target: str) -> str | None:
+    """The installed plugin's package that a target belongs to."""
+    return next((package for package in plugins() if target.startswith(f"{package.split('.')[0]}.")), None)
 
 
 def _refuse_unfit(found: Any, target: str, key: str, kind: type) -> None:

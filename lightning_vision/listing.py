@@ -23,7 +23,7 @@ _WIDTH = 120  # characters of a line of the help page
 
 def summary(file: Path) -> str:
     """Return the comment on the first line of a config file, an empty string if there is none."""
-    with file.open(encoding="utf-8") as lines:
+    with file.open(encoding="utf-8", errors="replace") as lines:
         first = lines.readline().strip()
         if first.startswith("# @package"):
             first = lines.readline().strip()

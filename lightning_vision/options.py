@@ -7,15 +7,17 @@ config is checked: after ``expand`` every part is a node with ``_target_``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from copy import deepcopy
 from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.listing import LISTINGS
 from lightning_vision.outputs import OUTPUT, is_name
 from lightning_vision.overrides import for_shell
-from lightning_vision.searchpath import options_of
+from lightning_vision.searchpath import default_of, options_of, owner_of
 from lightning_vision.signatures import describe
 
 # What lists the options of a group.
@@ -55,15 +57,35 @@ def load_option(group: str, name: str, key: str = "", follow: bool = True) -> di
 
 def parts_of(group: str) -> dict[str, dict[str, Any]]:
     """The parts of a group by the names of their options: neither aliases nor ``auto``."""
-    nodes = {name: _loaded(str(file)) for name, file in options_of(group).items()}
+    nodes = {}
+    for name, file in options_of(group).items():
+        with suppress(ConfigError):  # a broken file of a plugin, which is answered where its option is chosen
+            nodes[name] = _loaded(str(file))
     return {name: load_option(group, name) for name, node in nodes.items() if "_target_" in node}
 
 
 @cache
 def _loaded(file: str) -> dict[str, Any]:
     from omegaconf import OmegaConf
+    from yaml import YAMLError
 
-    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
+    except (YAMLError, OSError, UnicodeDecodeError) as error:
+        raise unreadable_option(file, error) from error
+
+
+def unreadable_option(file: str, error: BaseException) -> ConfigError:
+    """The error of an option whose file is no YAML; it names the plugin that brings it."""
+    path = Path(file)
+    package = owner_of(path)
+    return ConfigError(
+        f"The option {path.parent.name}={path.stem} cannot be read"
+        + (f"; it comes from the plugin {package}" if package else ""),
+        given=f"{file}: {' '.join(str(error).split())}",
+        expected="a YAML file in UTF-8",
+        override=f"{path.parent.name}={default_of(path.parent.name)}",
+    )
 
 
 def part(group: str, value: Any, key: str) -> dict[str, Any] | None:

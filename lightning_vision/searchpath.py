@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -27,8 +28,10 @@ def conf_dir() -> Path:
 def plugins() -> dict[str, Path]:
     """Return the conf folders of installed plugins by package name, without importing them.
 
+    A plugin that brings no configs is named on stderr and left out: no run that does without it is held up.
+
     Raises:
-        ConfigError: A plugin's package has no conf folder, or one of its options has the name of another one.
+        ConfigError: An option of a plugin has the name of another one.
     """
     from importlib.metadata import entry_points
 
@@ -37,16 +40,21 @@ def plugins() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for entry in entry_points(group=PLUGIN_GROUP):
         folders = [f / "conf" for f in package_folders(entry.value) if (f / "conf").is_dir()]
-        if not folders:
-            raise ConfigError(
-                f"The plugin {entry.name} brings no configs",
-                given=f"{PLUGIN_GROUP}: {entry.name} = {entry.value}",
-                expected=f"an installed package {entry.value} with a folder conf/",
-                override=f"pip uninstall {entry.dist.name}" if entry.dist else None,
+        if folders:
+            found[entry.value] = folders[0]
+        else:
+            print(
+                f"warning: the plugin {entry.name} is left out: there is no installed package {entry.value} with a "
+                f"folder conf/ (pip uninstall {entry.dist.name if entry.dist else entry.name})",
+                file=sys.stderr,
             )
-        found[entry.value] = folders[0]
     _refuse_clashes(found)
     return found
+
+
+def owner_of(file: Path) -> str | None:
+    """The plugin that an option's file belongs to, None if it is ours or one of ``--config-dir``."""
+    return next((package for package, folder in plugins().items() if folder == file.parent.parent), None)
 
 
 def _refuse_clashes(found: Mapping[str, Path]) -> None:
@@ -105,16 +113,15 @@ def register_plugins(added: bool = True) -> None:
     Args:
         added: With the folders of ``--config-dir``, which ``hydra.main`` appends by itself.
     """
+    global _registered
     extra = _added if added else []
-    if not plugins() and not extra:
+    if not plugins() and not extra and _registered is None:
         return
     from hydra.core.config_search_path import ConfigSearchPath
     from hydra.core.plugins import Plugins
     from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-    # Hydra holds classes, not instances: the folders live in the one class that was registered first.
-    registered = next((c for c in Plugins.instance().discover(SearchPathPlugin) if hasattr(c, "our_folders")), None)
-    if registered is None:
+    if _registered is None:
 
         class VisionPlugins(SearchPathPlugin):
             our_folders: ClassVar[dict[str, Path]] = {}
@@ -123,8 +130,11 @@ def register_plugins(added: bool = True) -> None:
                 for name, folder in self.our_folders.items():
                     search_path.append(provider=name, path=f"file://{folder}")
 
-        registered = VisionPlugins
-        Plugins.instance().register(registered)
+        _registered = VisionPlugins
+        Plugins.instance().register(VisionPlugins)
     folders = {f"config-dir {folder}": folder for folder in extra} | {f"plugin {k}": v for k, v in plugins().items()}
-    vars_of: Any = registered
-    vars_of.our_folders = folders
+    _registered.our_folders = folders
+
+
+# Hydra holds classes, not instances: the folders live in the one class that is registered.
+_registered: Any = None

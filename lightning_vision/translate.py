@@ -10,6 +10,7 @@ from typing import Any
 from lightning_vision.annotations import SAID
 from lightning_vision.checks import NEEDED, plain
 from lightning_vision.errors import ConfigError, listed, nearest
+from lightning_vision.options import unreadable_option
 from lightning_vision.overrides import for_shell, override, quote, split
 from lightning_vision.searchpath import default_of, groups, options_of
 from lightning_vision.unknown import unknown_key
@@ -24,7 +25,12 @@ def translate(error: BaseException, words: Sequence[str]) -> ConfigError | None:
     """
     from hydra.errors import HydraException, MissingConfigException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import MarkedYAMLError
 
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        return unreadable_option(error.problem_mark.name, error)
+    if isinstance(error, UnicodeDecodeError):
+        return _no_text(error, words)
     if not isinstance(error, HydraException | OmegaConfBaseException | ValueError):
         return None
     text = str(error)
@@ -159,6 +165,15 @@ def _ambiguous(word: str) -> ConfigError:
         expected="one value; several, one run each, after -m",
         override=[many] if key in groups() else [one, many, for_shell(f"{plus}{key}={quote(value)}")],
     )
+
+
+def _no_text(error: UnicodeDecodeError, words: Sequence[str]) -> ConfigError | None:
+    """A chosen file is not in UTF-8; the error does not say which."""
+    for _, group, option in filter(None, map(split, words)):
+        file = options_of(group).get(option) if group in groups() else None
+        if file is not None and error.object[:80] in file.read_bytes():
+            return unreadable_option(str(file), error)
+    return None
 
 
 def _nothing_to_delete(key: str) -> ConfigError:

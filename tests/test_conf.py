@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-from collections.abc import Iterator
 from dataclasses import fields
 from itertools import groupby, zip_longest
 from pathlib import Path
@@ -17,28 +14,20 @@ from lightning_vision.config import Settings, compose, conf_dir
 from lightning_vision.listing import summary
 from lightning_vision.recipes import RECIPES
 from lightning_vision.searchpath import groups
+from lightning_vision.testing.options import check_settings, parts_in
 
 FILES = sorted(f for f in conf_dir().glob("*/*.yaml") if f.parent.name != "hydra")
-ATTRIBUTES = {"_target_", "_partial_"}
 
 
 def name_of(file: Path) -> str:
     return f"{file.parent.name}/{file.stem}"
 
 
-def parts(node: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield key, node
-        for name, inner in node.items():
-            yield from parts(inner, f"{key}.{name}" if key else str(name))
-
-
 def load(file: Path) -> Any:
     return OmegaConf.to_container(OmegaConf.load(file))
 
 
-PARTS = [pytest.param(f, p, id=f"{name_of(f)}:{k}".rstrip(":")) for f in FILES for k, p in parts(load(f))]
+PARTS = [pytest.param(f, p, id=f"{name_of(f)}:{k}".rstrip(":")) for f in FILES for k, p in parts_in(load(f))]
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
@@ -49,30 +38,7 @@ def test_the_first_line_says_what_it_is(file: Path) -> None:
 
 @pytest.mark.parametrize(("file", "part"), PARTS)
 def test_keys_and_defaults_are_the_constructors(file: Path, part: dict[str, Any]) -> None:
-    module_name, _, class_name = part["_target_"].rpartition(".")
-    target = getattr(importlib.import_module(module_name), class_name)
-    signature = dict(inspect.signature(target).parameters)
-    if getattr(target, "rest_to_base", False):
-        # The other arguments are those of its base class, and any of them can be added with a +.
-        assert signature.popitem()[1].kind == inspect.Parameter.VAR_KEYWORD
-    settings = {k: v for k, v in part.items() if k not in ATTRIBUTES}
-    if not module_name.startswith("lightning_vision"):
-        assert set(settings) <= set(signature) or any(p.kind == p.VAR_KEYWORD for p in signature.values())
-        return
-    assert target.__module__ == module_name, "_target_ names the file that defines the class"
-    assert not any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in signature.values()), "all arguments by name"
-    injected = set(getattr(target, "injected", ()))
-    if not part.get("_partial_"):
-        assert injected <= set(signature)
-        assert list(settings) == [n for n in signature if n not in injected]
-    for name, value in settings.items():
-        default = signature[name].default
-        chosen_by_file = default is inspect.Parameter.empty
-        interpolated = isinstance(value, str) and "${" in value
-        if not chosen_by_file and not interpolated:
-            written = list(default) if isinstance(default, tuple) else default
-            assert value == written, f"{name}: {value!r} in {file.name}, {default!r} in the constructor"
-            assert type(value) is type(written) or {type(value), type(written)} <= {int, float}
+    check_settings(file, part)
 
 
 def test_the_settings_are_declared_as_they_are_written() -> None:

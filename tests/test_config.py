@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from lightning_vision import config, searchpath, signatures
 from lightning_vision.config import compose, conf_dir, instantiate
 from lightning_vision.errors import ConfigError
+from lightning_vision.listing import listing
 from lightning_vision.overrides import grammar, is_path_key, override, quote_path
 from lightning_vision.types import FeatureInfo
 
@@ -300,10 +301,35 @@ def test_a_plugin_with_the_name_of_a_built_in_option(plugin: Path) -> None:
         compose()
 
 
-def test_a_plugin_without_configs(plugin: Path) -> None:
+def test_a_plugin_without_configs_holds_nothing_up(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (plugin / "conf").rename(plugin / "other")
-    with pytest.raises(ConfigError, match="brings no configs"):
-        compose()
+    compose()
+    assert "warning: the plugin mine is left out: there is no installed package my_ext" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="my_head"):
+        compose(decoder="my_head")
+
+
+@pytest.mark.parametrize("text", [b"# Mine\n_target_: [", b"# Mine\n_target_: \xff\n"], ids=["no YAML", "no UTF-8"])
+def test_a_broken_option_of_a_plugin_holds_up_the_runs_that_choose_it(plugin: Path, text: bytes) -> None:
+    (plugin / "conf" / "decoder" / "my_head.yaml").write_bytes(text)
+    compose()
+    assert "my_head" in listing("decoder")
+    with pytest.raises(ConfigError, match=r"did you mean: decoder\.channels"):
+        compose(["decoder.chanels=[1]"])
+    for words in (["decoder=my_head"], ["outputs={label:{decoder:my_head}}"]):
+        with pytest.raises(ConfigError, match="decoder=my_head cannot be read; it comes from the plugin my_ext"):
+            compose(words)
+
+
+def test_a_part_of_a_plugin_that_cannot_be_imported_is_named(plugin: Path) -> None:
+    with pytest.raises(ConfigError, match=r"my_ext\.parts\.Head"):
+        instantiate(compose(decoder="my_head").decoder)
+
+
+def test_values_of_a_plugin_are_checked(plugin: Path) -> None:
+    with pytest.raises(ConfigError, match=r"decoder\.width") as caught:
+        compose(["decoder=my_head", "decoder.width=wide"])
+    assert caught.value.overrides == ["decoder.width=3"]
 
 
 @pytest.mark.parametrize(
