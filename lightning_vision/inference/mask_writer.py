@@ -19,7 +19,7 @@ from lightning_vision.inference.prediction import Prediction
 from lightning_vision.inference.writers import Writer
 from lightning_vision.reports.files import whole_file
 from lightning_vision.reports.palette import IGNORED
-from lightning_vision.reports.sheet import overlay
+from lightning_vision.reports.sheet import legend_image, overlay
 
 _JPEG_LIMIT = 65500  # longest side that libjpeg writes
 
@@ -27,7 +27,8 @@ _JPEG_LIMIT = 65500  # longest side that libjpeg writes
 class MaskWriter(Writer):
     """Writes a palette PNG for each mask, an overlay on its image, probabilities on request, and a table.
 
-    ``masks/`` holds PNGs of mode P whose index is the class; ``overlays/`` JPEGs (PNGs beyond 65500 pixels a side);
+    ``masks/`` holds PNGs of mode P whose index is the class; ``overlays/`` JPEGs (PNGs beyond 65500 pixels a side)
+    and ``legend.png``, which class has which colour;
     ``probabilities/`` float16 arrays ``(C, H, W)``. How they are named, ``Names`` says. The table has
     ``path,mask,overlay`` (relative to the folder, with slashes), ``probabilities`` where they are written, and
     ``share_<class>``, the share of the pixels of each class.
@@ -63,6 +64,7 @@ class MaskWriter(Writer):
         self.overlays = output.saves("overlays", overlays)
         self.probabilities = output.saves("probabilities")
         self.names = Names(root)
+        self._has_legend = False
         # All 256 entries: Pillow packs a shorter palette into fewer bits a pixel than other readers may expect.
         self._png_palette = [v for c in (*self.palette, *[IGNORED] * (256 - len(self.palette))) for v in c]
         # With 256 classes no value is left to mark a pixel without a prediction.
@@ -149,6 +151,10 @@ class MaskWriter(Writer):
                 given=f"mask {mask.shape[0]} x {mask.shape[1]}",
                 expected=f"{pixels.shape[0]} x {pixels.shape[1]} (height x width)",
             )
+        if not self._has_legend:
+            with whole_file(self.folder / "overlays" / "legend.png") as temporary:
+                legend_image(self.class_names, self.palette).save(temporary, format="PNG")
+            self._has_legend = True
         jpeg = max(mask.shape) <= _JPEG_LIMIT
         found = self.folder / "overlays" / f"{name}{'.jpg' if jpeg else '.png'}"
         blended = Image.fromarray(overlay(pixels, mask, self.palette, self.unpredicted))

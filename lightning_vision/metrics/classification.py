@@ -7,10 +7,13 @@ from torch import Tensor
 
 from lightning_vision.metrics.confusion import EpochScores
 from lightning_vision.metrics.ranking import MAX_STORED, Ranking
+from lightning_vision.metrics.spread import Spread
 from lightning_vision.types import UNKNOWN
 
 # Bins of the calibration error, as usual since Guo et al. 2017.
 CALIBRATION_BINS = 15
+# Embeddings that a process keeps for a picture, at least; at most twice as many.
+EMBEDDED = 1000
 
 
 class ClassificationScores(Ranking, EpochScores):
@@ -37,6 +40,7 @@ class ClassificationScores(Ranking, EpochScores):
         self.add_ranking(num_classes, max_stored)
         # Samples, their confidence and their hits in each bin; a confidence of one has a bin of its own.
         self.add_sum("calibration", (3, CALIBRATION_BINS + 1), torch.float64)
+        self.embedded = Spread(EMBEDDED)
 
     def update(self, logits: Tensor, target: Tensor, loss: Tensor | None = None) -> None:
         """Add a batch.
@@ -60,20 +64,32 @@ class ClassificationScores(Ranking, EpochScores):
         rows = torch.stack([counted, confidence * counted, (predicted == target) & counted]).double()
         self.calibration.index_add_(1, place, rows)
 
+    def embed(self, vectors: Tensor, logits: Tensor, target: Tensor) -> None:
+        """Keep some of the embeddings ``(B, D)`` of a batch, with the predicted and the true class of each."""
+        self.embedded.add(vectors, logits.max(1).indices, target)
+
+    def reset(self) -> None:
+        """Start anew."""
+        super().reset()
+        self.embedded.clear()
+
     def compute(self) -> dict[str, Tensor]:
         """Return the figures as one flat dict.
 
         ``confusion`` ``(C, C)``, ``loss``, ``top``: as ``EpochScores``. ``auroc``: macro mean of one class against the
         rest; ``average_precision``: its macro mean; both over the classes that occur in the truth, NaN where there are
         none. ``calibration_error``: expected calibration error, 15 bins (Guo et al. 2017), NaN where nothing was
-        counted. While rows are stored: ``probabilities`` and ``truth``, one-hot or 255, ``(N, C)``.
+        counted. While rows are stored: ``probabilities`` and ``truth``, one-hot or 255, ``(N, C)``. Of some rows, where
+        they were given, ``embeddings`` ``(M, D)``, and ``embedded_predicted`` and ``embedded_truth`` ``(M,)``.
         """
         areas, precisions = self.ranked()
         count, confidence, hits = self.calibration
+        names = ("embeddings", "embedded_predicted", "embedded_truth")
         return {
             **super().compute(),
             "auroc": areas.nanmean(),
             "average_precision": precisions.nanmean(),
             "calibration_error": (hits - confidence).abs().sum() / count.sum(),
             **self.stored_rows(),
+            **dict(zip(names, self.embedded.columns, strict=False)),
         }

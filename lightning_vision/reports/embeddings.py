@@ -27,6 +27,9 @@ MAX_ROWS = 2000  # images that are embedded for the pictures, whatever the size 
 QUERIES = 8
 NEIGHBOURS = 5
 _MAX_LEGEND = 30
+# Rows or lengths up to which all axes are decomposed; else so many are looked for in so many steps.
+EXACT, SUBSPACE, ITERATIONS = 128, 12, 12
+_MARKERS = "osD^vPX"  # colours repeat to the eye behind the first seven classes, shapes tell on
 _NONE = "#8A8A92"  # of an image without a class
 _NAME_LENGTH = 22
 
@@ -44,6 +47,32 @@ def draw(scored: Scored) -> None:
     images = scored.shown(scored.data.batch(rows[shown.ravel()]))
     figure = neighbours_figure(images.reshape(*shown.shape, *images.shape[1:]), classes[shown], cosines, names)
     _save(figure, scored.plots / "neighbours.png")
+
+
+def plot_embeddings(
+    vectors: torch.Tensor, predicted: torch.Tensor, truth: torch.Tensor, names: Sequence[str], split: str, out: Path
+) -> None:
+    """Draw what a classifier's last layer got, coloured by the true class; those that it got wrong have a ring.
+
+    Args:
+        vectors: ``(N, D)``; rows that are no numbers are left out.
+        predicted: Class ids ``(N,)``.
+        truth: Class ids ``(N,)``; those that are no class count as none.
+        names: Name of every class.
+        split: Name of the split, for the title.
+        out: PNG file to write; its folder is made.
+
+    Raises:
+        DataError: The picture cannot be written.
+    """
+    finite = vectors.isfinite().all(1)
+    if not finite.any():
+        return
+    classes = truth[finite].long().numpy()
+    classes = np.where((classes < 0) | (classes >= len(names)), -1, classes)
+    wrong = (predicted[finite].numpy() != classes) & (classes >= 0)
+    components = principal_components(vectors[finite].double().numpy())
+    _save(embeddings_figure(components, classes, names, wrong, f" of {split}"), out)
 
 
 def embed(scored: Scored, rows: Ints) -> tuple[Ints, Floats, Ints]:
@@ -77,14 +106,30 @@ def principal_components(vectors: Floats) -> tuple[Floats, Floats]:
     Each component points to where its largest coefficient is positive, so that one set has one picture.
     """
     centred = vectors - vectors.mean(0)
-    _, singular, axes = np.linalg.svd(centred, full_matrices=False)
+    axes, squares = _leading_axes(centred)
     count = min(2, len(axes))
     axes = axes[:count]
     axes = axes * np.sign(axes[np.arange(count), np.abs(axes).argmax(1)])[:, None]
     points, shares = np.zeros((len(vectors), 2)), np.zeros(2)
     points[:, :count] = centred @ axes.T
-    shares[:count] = singular[:count] ** 2 / max(float((singular**2).sum()), np.finfo(float).tiny)
+    shares[:count] = squares[:count] / max(float((centred**2).sum()), np.finfo(float).tiny)
     return points, shares
+
+
+def _leading_axes(centred: Floats) -> tuple[Floats, Floats]:
+    """The first principal axes of centred vectors, and the sum of squares along each.
+
+    Of many long vectors by subspace iteration (Halko et al. 2011, section 4.4), which takes a few products of matrices
+    where a decomposition of all axes takes seconds.
+    """
+    if min(centred.shape) > EXACT:
+        basis = np.random.default_rng(0).standard_normal((centred.shape[1], SUBSPACE))
+        for _ in range(ITERATIONS):
+            basis = np.linalg.qr(centred.T @ (centred @ basis))[0]
+        _, singular, within = np.linalg.svd(centred @ basis, full_matrices=False)
+        return within @ basis.T, singular**2
+    _, singular, axes = np.linalg.svd(centred, full_matrices=False)
+    return axes, singular**2
 
 
 def neighbours(vectors: Floats, queries: Ints, count: int) -> tuple[Ints, Floats]:
@@ -101,13 +146,21 @@ def neighbours(vectors: Floats, queries: Ints, count: int) -> tuple[Ints, Floats
     return order, np.minimum(np.take_along_axis(cosines, order, 1), 1.0)
 
 
-def embeddings_figure(components: tuple[Floats, Floats], classes: Ints, class_names: Sequence[str]) -> Figure:
-    """Draw points ``(N, 2)`` in the colours of their classes.
+def embeddings_figure(
+    components: tuple[Floats, Floats],
+    classes: Ints,
+    class_names: Sequence[str],
+    wrong: NDArray[np.bool_] | None = None,
+    of: str = "",
+) -> Figure:
+    """Draw points ``(N, 2)`` in the colours of their classes, with another shape for every seven classes.
 
     Args:
         components: From ``principal_components``.
         classes: ``(N,)`` class ids, -1 for none.
         class_names: Name of every class; none where there are no labels.
+        wrong: ``(N,)``: what was predicted wrongly, to get a ring; None where nothing was predicted.
+        of: Where the images are from, for the title.
     """
     from matplotlib.figure import Figure
 
@@ -118,15 +171,25 @@ def embeddings_figure(components: tuple[Floats, Floats], classes: Ints, class_na
     ids, counts = np.unique(classes[classes >= 0], return_counts=True)
     largest = set(ids[np.argsort(-counts, kind="stable")][:_MAX_LEGEND].tolist())
     size = max(5.0, min(30.0, 6000 / len(points)))
-    for i in [-1, *ids.tolist()]:
+    rest = np.isin(classes, ids[~np.isin(ids, list(largest))]) if len(ids) else classes < 0
+    if rest.any():  # at once: a thousand classes would take seconds one by one
+        shades = [colours[i] if i >= 0 else _NONE for i in classes[rest].tolist()]
+        ax.scatter(points[rest, 0], points[rest, 1], size, shades, linewidths=0, alpha=0.8, label="_rest")
+    for i in [-1, *sorted(largest)] if len(ids) else []:
         of_class = points[classes == i]
         if len(of_class):
             label = "no class" if i < 0 else shorten(class_label(i, class_names[i]), _NAME_LENGTH)
-            hidden = not len(ids) or (i >= 0 and i not in largest)
+            shape = _MARKERS[i // len(_MARKERS) % len(_MARKERS)] if i >= 0 else "o"
             colour = _NONE if i < 0 else colours[i]
-            label = f"_{i}" if hidden else label
-            ax.scatter(of_class[:, 0], of_class[:, 1], size, [colour], linewidths=0, alpha=0.8, label=label)
-    ax.set_title(f"embeddings of {len(points)} images: first two principal components", fontsize=11, family=FAMILY)
+            ax.scatter(
+                of_class[:, 0], of_class[:, 1], size, [colour], marker=shape, linewidths=0, alpha=0.8, label=label
+            )
+    heading = f"embeddings of {len(points)} images{of}: first two principal components"
+    if wrong is not None and wrong.any():
+        ringed = points[wrong]
+        ax.scatter(ringed[:, 0], ringed[:, 1], 2.6 * size, "none", edgecolors="#222222", linewidths=0.9, label="_wrong")
+        heading += f"\n{len(ringed)} that were predicted wrongly have a ring"
+    ax.set_title(heading, fontsize=10, family=FAMILY)
     ax.set_xlabel(f"{100 * shares[0]:.0f} % of the variance", fontsize=9, family=FAMILY)
     ax.set_ylabel(f"{100 * shares[1]:.0f} % of the variance", fontsize=9, family=FAMILY)
     ax.tick_params(labelsize=8)

@@ -1,8 +1,9 @@
-"""The pictures of a classification: confusion matrix, sheet of samples."""
+"""The pictures of a classification: confusion matrix, map of the embeddings, sheet of samples."""
 
 from __future__ import annotations
 
 from lightning_vision.reports.confusion import plot_confusion
+from lightning_vision.reports.embeddings import plot_embeddings
 from lightning_vision.reports.scored import Scored
 from lightning_vision.reports.sheet import label_sheet
 
@@ -10,9 +11,14 @@ SAMPLES = 12
 
 
 def draw(scored: Scored) -> None:
-    """Write ``confusion.png`` and ``predictions.png``."""
+    """Write ``confusion.png``, ``predictions.png`` and, where the decoder tells its embeddings, ``embeddings.png``."""
     names = scored.head.task.target.class_names
     plot_confusion(scored.computed["confusion"].cpu().numpy(), names, scored.plots / "confusion.png")
+    if "embeddings" in scored.computed:
+        vectors, predicted, truth = (
+            scored.computed[name].cpu() for name in ("embeddings", "embedded_predicted", "embedded_truth")
+        )
+        plot_embeddings(vectors, predicted, truth, names, scored.split, scored.plots / "embeddings.png")
     batch, output = scored.predict(scored.spread(SAMPLES))
     truths = scored.head.target(batch)
     assert truths is not None

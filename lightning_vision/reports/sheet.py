@@ -24,6 +24,7 @@ MARGIN, GAP = 16, 10
 _CELL = 340  # longest side of an image on a mask sheet
 _TILE = 200  # longest side of an image on a label sheet
 _MAX_LEGEND = 40
+_LEGEND_ROWS = 24
 
 
 def as_rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
@@ -254,6 +255,26 @@ def legend_of(
     if counts[classes]:
         entries.append(("ignored", IGNORED))
     return Legend(entries, *_flow([name for name, _ in entries], width))
+
+
+def legend_image(class_names: Sequence[str], palette: Sequence[Sequence[int]], ignored: bool = False) -> Image.Image:
+    """Draw the names of all classes beside their colours, in columns from top to bottom.
+
+    Args:
+        class_names: Name of every class.
+        palette: One RGB triple a class.
+        ignored: Name the colour of pixels that belong to none, too.
+    """
+    typeface = font(13)
+    entries = [(fit(class_label(i, name), 260, typeface), tuple(palette[i])) for i, name in enumerate(class_names)]
+    entries += [("ignored", IGNORED)] if ignored else []
+    deep = min(len(entries), max(_LEGEND_ROWS, -(-len(entries) // 4)))
+    columns = [entries[i : i + deep] for i in range(0, len(entries), deep)]
+    widths = [20 + max(int(typeface.getlength(name)) for name, _ in column) + 24 for column in columns]
+    places = [(sum(widths[:c]), 22 * r) for c, column in enumerate(columns) for r in range(len(column))]
+    page = Image.new("RGB", (2 * MARGIN + sum(widths) - 24, 2 * MARGIN + 22 * deep - 4), PAGE)
+    Legend(entries, places, 22 * deep).paint(ImageDraw.Draw(page), MARGIN, MARGIN)
+    return page
 
 
 def _flow(names: Sequence[str], width: int) -> tuple[list[tuple[int, int]], int]:

@@ -77,6 +77,8 @@ class Classification(Task):
     ) -> None:
         """Add a batch."""
         scores.update(log_probabilities(head, output.logits), target, loss)
+        if isinstance(scores, ClassificationScores) and output.hidden is not None and target is not None:
+            scores.embed(output.hidden, output.logits, target)
 
     def learn(self, head: Head, computed: dict[str, Tensor]) -> None:
         """Fit the temperature, where it is asked for."""
@@ -127,7 +129,7 @@ class Classification(Task):
         return LabelWriter(folder, self.target.class_names, output)
 
     def draw(self, scored: Scored) -> None:
-        """The confusion matrix, and a sheet of images with what was predicted."""
+        """The confusion matrix, a map of the embeddings, and a sheet of images with what was predicted."""
         from lightning_vision.reports.labels import draw
 
         draw(scored)

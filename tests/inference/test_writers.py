@@ -223,7 +223,7 @@ def test_a_second_run_replaces_the_first(tmp_path):
         assert set(np.asarray(read).ravel()) == {1}
     assert len(rows(tmp_path / "out" / "predictions.csv")) == 1
     found = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file())
-    assert found == ["masks/x.png", "overlays/x.jpg", "predictions.csv"]
+    assert found == ["masks/x.png", "overlays/legend.png", "overlays/x.jpg", "predictions.csv"]
 
 
 def test_exif_orientation_is_applied(tmp_path):

@@ -125,3 +125,26 @@ def test_a_model_that_gives_no_numbers_has_no_pictures(tmp_path) -> None:
     hidden[:] = torch.inf
     embeddings.draw(scored)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_components_of_many_long_vectors_are_those_of_a_full_decomposition() -> None:
+    vectors = RNG.standard_normal((300, 200)) * np.linspace(3, 0.1, 200)
+    points, shares = principal_components(vectors)
+    centred = vectors - vectors.mean(0)
+    _, singular, axes = np.linalg.svd(centred, full_matrices=False)
+    np.testing.assert_allclose(shares, singular[:2] ** 2 / (singular**2).sum(), rtol=0.01)
+    for i in range(2):
+        assert abs(np.corrcoef(points[:, i], centred @ axes[i])[0, 1]) > 0.98
+
+
+def test_wrong_ones_are_ringed_and_classes_beyond_the_legend_drawn_at_once() -> None:
+    classes = np.arange(400) % 200
+    wrong = np.zeros(400, bool)
+    wrong[:7] = True
+    names = [f"c{i}" for i in range(200)]
+    figure = embeddings_figure((RNG.standard_normal((400, 2)), np.array([0.5, 0.2])), classes, names, wrong, " of test")
+    (ax,) = figure.axes
+    sizes = [len(points.get_offsets()) for points in ax.collections]
+    assert sizes == [400 - 60, *[2] * 30, 7]
+    assert "400 images of test" in ax.get_title()
+    assert "7 that were predicted wrongly" in ax.get_title()

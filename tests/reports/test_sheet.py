@@ -15,6 +15,7 @@ from lightning_vision.reports.sheet import (
     as_rgb,
     label_sheet,
     label_sheet_image,
+    legend_image,
     mask_sheet,
     mask_sheet_image,
     overlay,
@@ -178,3 +179,12 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"cannot write into the folder .*file"):
         label_sheet([], tmp_path / "file" / "l.png")
+
+
+@pytest.mark.parametrize("count", [1, 2, 11, 150, 256])
+def test_a_legend_of_all_classes(count):
+    palette = class_palette(count)
+    page = legend_image([f"日本語 a very long name of a class {i}" * 2 for i in range(count)], palette, ignored=True)
+    assert {*palette, IGNORED} <= colours(page)
+    assert page.width < 1300
+    assert page.height < 1600
