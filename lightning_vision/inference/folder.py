@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from numpy.typing import NDArray
 
 from lightning_vision.errors import DataError
 from lightning_vision.head import Head
@@ -19,7 +22,7 @@ from lightning_vision.inference.prediction import Prediction
 from lightning_vision.inference.table_file import TableFile
 from lightning_vision.inference.writers import Writer
 
-UNREADABLE, EMBEDDINGS = "unreadable.csv", "embeddings.npy"
+UNREADABLE, EMBEDDINGS, PROBABILITIES = "unreadable.csv", "embeddings.npy", "probabilities.npy"
 
 
 class PredictionFolder:
@@ -64,14 +67,22 @@ class PredictionFolder:
         with ExitStack() as stack:
             stack.callback(self.journal.leave)
             self.writers: dict[str, Writer] = {}
+            # Arrays that are written on request, a row an image, and what goes into them.
+            self._arrays: list[tuple[GrowingArray, Callable[[Prediction], NDArray[Any] | None]]] = []
+
+            def grow(path: Path, value: Callable[[Prediction], NDArray[Any] | None]) -> None:
+                array = GrowingArray(path, output.kept(path), output.count)
+                stack.callback(array.abandon)
+                self._arrays.append((array, value))
+
             for name, head in heads:
                 place = self.folder if len(heads) == 1 else self.folder / name
                 self.writers[name] = stack.enter_context(head.task.writer(place, root, output))
-            self.embeddings: GrowingArray | None = None
+                if output.saves("probabilities") and "probabilities" in head.task.saves and head.task.output != "mask":
+                    grow(place / PROBABILITIES, partial(_probabilities, name))
+            # The array of a model that compares images is its task's own.
             if output.saves("embeddings") and not (len(heads) == 1 and "embeddings" in heads[0][1].task.saves):
-                path = self.folder / EMBEDDINGS
-                self.embeddings = GrowingArray(path, output.kept(path), output.count)
-                stack.callback(self.embeddings.abandon)
+                grow(self.folder / EMBEDDINGS, lambda prediction: prediction.embedding)
             path = self.folder / UNREADABLE
             self._bad = TableFile(path, lambda: {"path": str, "reason": str}, Output(sizes=sizes))
             stack.callback(self._bad.abandon)
@@ -81,16 +92,17 @@ class PredictionFolder:
     @property
     def files(self) -> list[GrowingFile]:
         """All files that grow."""
-        own = [self._bad.file, *([] if self.embeddings is None else [self.embeddings.file])]
-        return [*own, *(file for writer in self.writers.values() for file in writer.files)]
+        own = [array.file for array, _ in self._arrays]
+        return [self._bad.file, *own, *(file for writer in self.writers.values() for file in writer.files)]
 
     def receive(self, prediction: Prediction) -> None:
         """Write a prediction."""
         for name, writer in self.writers.items():
             writer.add(prediction.outputs.get(name, prediction))
-        if self.embeddings is not None:
-            assert prediction.embedding is not None
-            self.embeddings.add(prediction.embedding, prediction.path)
+        for array, value in self._arrays:
+            found = value(prediction)
+            assert found is not None
+            array.add(found, prediction.path)
         self.count += 1
 
     def left_out(self, path: str, reason: str) -> None:
@@ -103,6 +115,12 @@ class PredictionFolder:
         self._row = row
         sizes = {file.path.relative_to(self.folder).as_posix(): file.size for file in self.files}
         self.journal.commit(State(row, self.count, sizes))
+
+    def discard(self) -> None:
+        """Leave nothing behind: no image was predicted."""
+        for file in self.files:
+            file.abandon(remove=True)
+        self.journal.end()
 
     def first_unreadable(self, count: int) -> list[tuple[str, str]]:
         """Path and reason of some images that cannot be read."""
@@ -142,8 +160,8 @@ class PredictionFolder:
         """Give all files their final names."""
         for writer in self.writers.values():
             writer.close()
-        if self.embeddings is not None:
-            self.embeddings.close()
+        for array, _ in self._arrays:
+            array.close()
         if self.unreadable:
             self._bad.close()
         else:
@@ -151,3 +169,7 @@ class PredictionFolder:
             self._bad.file.path.unlink(missing_ok=True)  # of an earlier prediction
         self.journal.end()
         self._stack.close()
+
+
+def _probabilities(output: str, prediction: Prediction) -> NDArray[Any] | None:
+    return prediction.outputs.get(output, prediction).probabilities

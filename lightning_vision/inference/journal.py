@@ -66,6 +66,7 @@ class Journal:
 
     def end(self) -> None:
         """Remove the journal: all is done, or nothing was."""
+        self.state = State()
         self._file.abandon(remove=True)
 
     def leave(self) -> None:

@@ -103,6 +103,7 @@ def predict_to_folder(module: VisionModule, source: str, settings: dict[str, Any
             written.left_out(*images.broken)
         named = written.first_unreadable(SHOWN)
         if not written.count and named:
+            written.discard()
             raise DataError(f"{source}: none of {written.unreadable} images can be read", given=": ".join(named[0]))
     print(f"{written.count} images predicted, {pace.rate:.1f} a second: {folder}")
     left_out(named, written.unreadable, folder / UNREADABLE)

@@ -22,7 +22,7 @@ def check_save(settings: Mapping[str, Any], heads: Sequence[tuple[str, Head]]) -
         heads: The outputs of the model, by name.
 
     Raises:
-        ConfigError: No output of the model has it.
+        ConfigError: No output of the model has it, or not of images that are cut into tiles.
     """
     save = settings.get("save")
     if save is None:
@@ -37,5 +37,11 @@ def check_save(settings: Mapping[str, Any], heads: Sequence[tuple[str, Head]]) -
             given=override("save", list(asked)),
             expected=listed(known),
             override=override("save", kept or None),
+        )
+    if settings.get("tile") is not None and (whole := [what for what in asked if what != "overlays"]):
+        raise ConfigError(
+            f"In tiles an image is never seen as a whole, so that there are no {whole[0]} of it.",
+            given=f"{override('save', list(asked))} {override('tile', settings['tile'])}",
+            override=[override("save", [what for what in asked if what == "overlays"]), "tile=null"],
         )
     return asked
