@@ -54,7 +54,7 @@ def for_checkpoint(saved: Mapping[str, Any], given: Mapping[str, Any], keys: Seq
     merged = deepcopy(dict(saved))
     whole = (*PLACES, *OF_PREDICT, "trainer", "callbacks", "logger")
     for key in whole:
-        merged[key] = given[key]
+        merged[key] = given.get(key)  # none of the logs, where ~logger was typed
     whole_groups = {key for key in keys if "." not in key}
     own = (*OWN_PREPROCESSING, *(OWN_OF_OTHER_DATA if {"data.path", "source"} & set(keys) else ()))
     for key in keys:

@@ -109,7 +109,8 @@ from lightning_vision.__main__ import main
 for words in json.loads(sys.argv[1]):
     sys.argv[1:] = words
     main()
-from lightning_vision.testing.plugins import check_option, check_plugin, options_in
+print("LOGS", sorted({"tensorboard", "wandb", "mlflow"} & set(sys.modules)))
+from lightning_vision.testing.plugins import check_plugin, options_in
 check_plugin("example_plugin")
 from example_plugin.pixels import PixelDecoder
 PixelDecoder.forward = lambda self, features, size: self.layers(features[0])
@@ -136,6 +137,7 @@ def test_a_run_with_its_parts_and_its_checkpoint(python: Path, tmp_path: Path) -
     fitted, tested = (json.loads((tmp_path / f / "metrics.json").read_text()) for f in ("fit", "test"))
     assert tested["test/mean_iou"] == fitted["test/mean_iou"]
     assert list((tmp_path / "predict" / "predictions").rglob("*.png"))
+    assert "LOGS []" in done.stdout, "a run that has none of these logs does not import their packages"
     assert "REFUSED decoder=example_pixels: logits" in done.stdout
     options = done.stdout.split("OPTIONS", 1)[1]
     for option in ("('encoder', 'example_patches')", "('template', 'example_recipe')"):

@@ -50,6 +50,11 @@ def test_only_what_was_typed_replaces_the_checkpoint() -> None:
     assert merged["output_dir"] == "o"
 
 
+def test_logs_may_be_left_out_beside_a_checkpoint() -> None:
+    composed = {key: value for key, value in given().items() if key != "logger"}
+    assert for_checkpoint(saved(), composed, ["logger"])["logger"] is None
+
+
 def test_a_whole_group_replaces_the_checkpoints() -> None:
     node = {"_target_": "F", "path": "folder"}
     merged = for_checkpoint(saved(), given(data=node), ["data", "data.path"])
