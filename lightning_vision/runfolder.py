@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -160,12 +161,13 @@ def finish(folder: Path, metrics: Mapping[str, float]) -> None:
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a run folder that an action left nothing in, and the folder of its day if that was all."""
-    for empty in (folder, folder.parent):
-        try:
-            empty.rmdir()
-        except OSError:  # something is in it
-            return
+    """Remove a run folder that holds no more than Hydra's copy of the settings, and the day's if that was all."""
+    try:
+        if [entry.name for entry in folder.iterdir()] == [".hydra"]:
+            shutil.rmtree(folder)
+            folder.parent.rmdir()
+    except OSError:  # another run is in it
+        return
 
 
 def _write(path: Path, text: str) -> None:

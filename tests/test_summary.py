@@ -14,7 +14,8 @@ from lightning_vision.errors import ConfigError
 
 def test_nothing_is_left_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "day" / "time"
-    folder.mkdir(parents=True)  # as Hydra does
+    (folder / ".hydra").mkdir(parents=True)  # as Hydra does
+    (folder / ".hydra" / "config.yaml").touch()
     cfg = lv.compose(["action=summary", "quick=true", "report=-", "image_size=32"], output_dir=str(folder))
     run(cfg)
     told = json.loads(capsys.readouterr().out)

@@ -59,6 +59,7 @@ def show_tables(parts: Sequence[Table], console: Console | None = None) -> None:
         table = RichTable(
             title=Text(heading, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left"
         )
+        table.show_header = any(head)
         table.caption = Text(note) if note else None
         # Names give way on a narrow terminal, figures never do.
         for i, name in enumerate(head):
