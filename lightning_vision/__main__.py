@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from lightning_vision import garbage
-from lightning_vision.errors import VisionError
+from lightning_vision import full_error, garbage
+from lightning_vision.errors import ConfigError, VisionError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from omegaconf import DictConfig
 
-_FULL_ERROR = "HYDRA_FULL_ERROR"
-# Mistakes in runs that a user can mend. They are kept here instead of raised, because Hydra prints a line of its own
-# about a raised one; in a sweep the other runs go on.
+# A mistake in the run that a user can mend. It is kept here instead of raised, because Hydra prints a line of its own
+# about a raised one; with other sweepers than ours the other runs go on.
 _failed: list[VisionError] = []
-_shown: set[int] = set()  # those that were printed when they happened
 
 
 def main() -> None:
     """Run the command line. A mistake that a user can mend ends in a message and exit code 2, Ctrl-C in 130."""
-    asked_for_traceback = os.environ.get(_FULL_ERROR) == "1"
+    from lightning_vision.sweeps import child
+
+    child.begin()
     garbage.hold()  # until the run has imported what it needs
     try:
         _run()
     except VisionError as error:
-        if asked_for_traceback:
+        child.failed(error)
+        if full_error.asked():
             raise
-        if id(error) not in _shown:
-            print(error, file=sys.stderr)
+        print(error, file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        if asked_for_traceback:
+        if full_error.asked():
             raise
         sys.exit(130)  # as a shell reports a process that Ctrl-C ended
+    except Exception as error:
+        child.failed(error)
+        raise
     finally:
         garbage.end()
 
@@ -64,6 +65,8 @@ def _run() -> None:
         if line.ludwig is not None:
             to_stdout = any(word.replace("'", "") == "report=-" for word in line.overrides)
             line.ludwig.show(aside=not runs or to_stdout)
+        if runs and not line.multirun:
+            _refuse_sweep(line.overrides)
         if runs and not line.multirun and "-cp" not in line.options:
             # Once before Hydra runs, so that a mistake leaves no run folder behind.
             from lightning_vision.config import composed
@@ -71,6 +74,20 @@ def _run() -> None:
             with line.ludwig.blamed() if line.ludwig is not None else nullcontext():
                 composed(line.overrides, name=line.options.get("-cn", "config"))
         _run_hydra(line.overrides)
+
+
+def _refuse_sweep(words: list[str]) -> None:
+    """Raise ConfigError for settings of a sweep, which a single run would ignore."""
+    from lightning_vision.overrides import for_shell
+
+    of_sweep = [word for word in words if word.startswith("sweep.")]
+    if of_sweep:
+        raise ConfigError(
+            "The settings of a sweep do nothing in a single run.",
+            given=" ".join(map(for_shell, of_sweep)),
+            expected="-m, and several values or a range of what is swept over",
+            override=f"-m {' '.join(map(for_shell, of_sweep))} lr=1e-3,1e-4",
+        )
 
 
 def _run_hydra(overrides: list[str]) -> None:
@@ -84,7 +101,7 @@ def _run_hydra(overrides: list[str]) -> None:
     register_resolvers()
     run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)
     try:
-        with _environment("1"):  # Hydra then raises what it would have printed
+        with full_error.variable("1"):  # Hydra then raises what it would have printed
             _failed.clear()
             run()
             if _failed:
@@ -96,12 +113,17 @@ def _run_hydra(overrides: list[str]) -> None:
         if inside is None and (ours := translate(error, overrides)) is not None:
             raise ours from error
         # The traceback begins where the run's own code begins, unless the whole was asked for.
-        raise error.with_traceback(inside if inside and _given != "1" else error.__traceback__) from error.__cause__
+        raise error.with_traceback(
+            inside if inside and not full_error.asked() else error.__traceback__
+        ) from error.__cause__
 
 
 def task(cfg: DictConfig) -> float | None:
     """Check one composed config and carry out its action. Returns the figure that a sweep optimises."""
-    with _environment(_given):
+    from lightning_vision.sweeps.clean import restored
+    from lightning_vision.sweeps.plugin import is_running
+
+    with full_error.variable(full_error.given):
         try:
             from lightning_vision.checks import check
 
@@ -109,11 +131,11 @@ def task(cfg: DictConfig) -> float | None:
             check(cfg)
             from lightning_vision import app
 
-            return app.run(cfg)
+            with restored(cfg.action not in ("check", "cache")) if is_running() else nullcontext():
+                return app.run(cfg)
         except VisionError as error:
-            if _given == "1":
+            if full_error.asked() or is_running():
                 raise
-            _show_in_sweep(error)
             _failed.append(error)
             return None
 
@@ -134,33 +156,6 @@ def _settle(cfg: DictConfig) -> None:
     register_plugins()
     with fresh_hydra(), initialize_config_dir(str(conf_dir()), version_base="1.3"):
         settle(cfg, choices, words, name)
-
-
-def _show_in_sweep(error: VisionError) -> None:
-    """Print the error of one run of a sweep now: the others go on, and the first is raised at the end."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        print(f"Run {HydraConfig.get().job.num} of the sweep: {error}", file=sys.stderr)
-        _shown.add(id(error))
-
-
-_given = os.environ.get(_FULL_ERROR)
-
-
-@contextmanager
-def _environment(full_error: str | None) -> Iterator[None]:
-    """Set Hydra's variable for a while: the processes that a run starts must see the user's own value."""
-    before = os.environ.pop(_FULL_ERROR, None)
-    if full_error is not None:
-        os.environ[_FULL_ERROR] = full_error
-    try:
-        yield
-    finally:
-        os.environ.pop(_FULL_ERROR, None)
-        if before is not None:
-            os.environ[_FULL_ERROR] = before
 
 
 def _from_task(error: Exception) -> TracebackType | None:

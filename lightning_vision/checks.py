@@ -129,7 +129,7 @@ def _no_part(group: str, value: Any) -> ConfigError:
 def _check_node(key: str, node: dict[str, Any], root: Mapping[str, Any], choices: Mapping[str, Any]) -> None:
     """Check a part, a dict of parts by name, or ``auto: true``."""
     if "_target_" in node:
-        _check_part(key, node, choices)
+        check_part(key, node, choices)
         return
     if node.get("auto") is True:
         extra = [k for k in node if k != "auto"]
@@ -138,7 +138,7 @@ def _check_node(key: str, node: dict[str, Any], root: Mapping[str, Any], choices
         return
     for name, part in node.items():
         if isinstance(part, dict) and "_target_" in part:
-            _check_part(f"{key}.{name}", part, choices)
+            check_part(f"{key}.{name}", part, choices)
         elif part is not None:
             others = [n for n, p in node.items() if isinstance(p, dict) and "_target_" in p]
             raise unknown_key(f"{key}.{name}", part, {key: {n: node[n] for n in others}}, choices)
@@ -155,10 +155,12 @@ def _check_outputs(outputs: Mapping[str, dict[str, Any]], typed: Set[str], choic
             override=[f"+outputs.{name}.{single[0]}=NAME", "outputs=null"],
         )
     for name, node in outputs.items():
-        _check_part(f"outputs.{name}", node, choices)
+        check_part(f"outputs.{name}", node, choices)
 
 
-def _check_part(key: str, node: dict[str, Any], choices: Mapping[str, Any]) -> None:
+def check_part(key: str, node: dict[str, Any], choices: Mapping[str, Any] | None = None) -> None:
+    """Check a part: its target, and the names and values of its settings; ``choices`` as for ``check``."""
+    choices = choices or {}
     target = str(node["_target_"])
     refuse_untrusted(target, f"{key}._target_")
     signature = describe(target)
@@ -189,10 +191,10 @@ def _check_part(key: str, node: dict[str, Any], choices: Mapping[str, Any]) -> N
         _check_setting(key, parameter, node, signature, ours)
         value = node.get(parameter.name)
         if isinstance(value, dict) and "_target_" in value:
-            _check_part(f"{key}.{parameter.name}", value, choices)
+            check_part(f"{key}.{parameter.name}", value, choices)
         elif isinstance(value, dict) and parameter.name == "losses":
             for name, inner in value.items():
-                _check_part(f"{key}.losses.{name}", inner, choices)
+                check_part(f"{key}.losses.{name}", inner, choices)
 
 
 def _check_setting(

@@ -20,6 +20,7 @@ _VALUED = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-n
 _VALUED |= {"--experimental-rerun"}
 _INFO = ("--info", "-i")
 _INFO_VALUES = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
+_RESUME = "sweep.resume="
 _LONG = {"--help": "-h", "--multirun": "-m", "--config-name": "-cn", "--config-dir": "-cd", "--config-path": "-cp"}
 
 
@@ -70,6 +71,10 @@ def read(argv: Sequence[str]) -> CommandLine:
         line.ludwig = replace(argv)
         argv = line.ludwig.words
     multirun = any(w in ("-m", "--multirun") for w in argv)
+    if any(word.startswith(_RESUME) for word in argv):
+        from lightning_vision.sweeps.resume import resumed
+
+        argv = resumed(argv, _RESUME)
     rest = iter(range(len(argv)))
     for i in rest:
         word = argv[i]

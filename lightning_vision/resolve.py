@@ -74,9 +74,9 @@ class Plan:
 
 
 def plain(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """The config as plain data, interpolations resolved, without Hydra's own part."""
+    """The config as plain data, interpolations resolved, without what concerns Hydra and the sweep alone."""
     data = OmegaConf.to_container(cfg, resolve=False) if isinstance(cfg, DictConfig) else dict(cfg)
-    data = {k: v for k, v in cast(dict[str, Any], data).items() if k != "hydra"}
+    data = {k: v for k, v in cast(dict[str, Any], data).items() if k not in ("hydra", "sweep")}
     if isinstance(cfg, DictConfig):
         # Resolved in place of the whole, because output_dir points into Hydra's own part.
         data = {k: v for k, v in cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)).items() if k in data}

@@ -108,12 +108,15 @@ def default_of(group: str) -> str | None:
 
 
 def register_plugins(added: bool = True) -> None:
-    """Append the conf folders of plugins to Hydra's search path, so that built-in options win.
+    """Let Hydra know our sweeper, and append the conf folders of plugins to its search path: built-in options win.
 
     Args:
         added: With the folders of ``--config-dir``, which ``hydra.main`` appends by itself.
     """
     global _registered
+    from lightning_vision.sweeps.plugin import register
+
+    register()
     extra = _added if added else []
     if not plugins() and not extra and _registered is None:
         return

@@ -167,9 +167,9 @@ def test_every_run_of_a_sweep_tells_its_own_mistake(tmp_path: Path) -> None:
     done = run("-m", "epochs=0,-1", cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert "Run 0 of the sweep: epochs cannot be 0" in done.stderr
-    assert "Run 1 of the sweep: epochs cannot be -1" in done.stderr
-    assert done.stderr.count("epochs cannot be 0") == 1
+    assert "trial 0 failed: epochs cannot be 0\n" in done.stderr
+    assert "trial 1 failed: epochs cannot be -1\n" in done.stderr
+    assert "2 of 2 trials failed: 0, 1\n" in done.stderr
     assert light(done)
 
 
@@ -213,7 +213,8 @@ def test_a_sweep(stand_in: Path) -> None:
         "RAN test 1 'a, b'",
         "RAN test 2 'a, b'",
     ]
-    assert sorted(p.name for p in (stand_in / "multirun").glob("*/*/*")) == ["0", "1", "multirun.yaml"]
+    written = ["0", "1", "leaderboard.csv", "leaderboard.png", "multirun.yaml", "trials.json"]
+    assert sorted(p.name for p in (stand_in / "multirun").glob("*/*/*")) == written
 
 
 def test_a_failure_of_the_run_itself_keeps_its_traceback(stand_in: Path) -> None:

@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from lightning_vision.data.progress import progress
 
+# How many cores a process gets of those of its machine: of one that shares them with others.
+CORES = "LIGHTNING_VISION_CORES"
 _CGROUP = Path("/sys/fs/cgroup")
 _AT_ONCE = 256
 
@@ -22,10 +24,14 @@ Found = TypeVar("Found")
 
 
 def available_cores(cgroup: Path = _CGROUP) -> int:
-    """Cores that the process may use: its affinity and the quota of its container, whichever is less; at least 1."""
+    """Cores that the process may use: its affinity, the quota of its container and LIGHTNING_VISION_CORES; at least 1.
+
+    Whichever is least.
+    """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _quota(cgroup)
-    return max(1, affinity if quota is None else min(affinity, int(quota)))
+    quota, share = _quota(cgroup), os.environ.get(CORES, "")
+    limits = [affinity, *([] if quota is None else [int(quota)]), *([int(share)] if share.isdecimal() else [])]
+    return max(1, min(limits))
 
 
 def divide(cores: int, ranks: int = 1) -> int:
