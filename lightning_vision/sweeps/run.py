@@ -244,12 +244,14 @@ def _runner(hydra: Hydra, settings: SweepSettings, own: bool, batch: int | None)
         return Launched(hydra, launcher, settings.jobs if settings.trials is not None else batch)
     if not settings.apart:
         return InProcess(hydra)
+    from omegaconf import OmegaConf
+
     from lightning_vision.command_line import read as read_line
 
     options = [
         f"{_OPTIONS[name]}={value}" for name, value in read_line(sys.argv[1:]).options.items() if name in _OPTIONS
     ]
-    typed = cast("list[str]", list(hydra.config.hydra.overrides.hydra))
+    typed = cast("list[str]", OmegaConf.to_container(hydra.config.hydra.overrides.hydra, resolve=False))
     words = [word for word in typed if not word.lstrip("+~").startswith(_OF_SWEEP)]
     return Processes(hydra.folder, settings.jobs, options, words)
 

@@ -72,7 +72,7 @@ def test_each_has_its_place_and_a_crash_is_a_failed_trial(
     assert "Traceback" in (tmp_path / "s" / "my-1" / "trial.log").read_text()
     said = capsys.readouterr()
     assert "trial 0 finished in" in said.out
-    assert f"trial 1 failed: RuntimeError: seven ({Path('s') / 'my 1' / 'trial.log'})" in said.err
+    assert f"trial 1 failed: RuntimeError: seven ({Path('s') / 'my-1' / 'trial.log'})" in said.err
     assert "best: trial 3, val/accuracy 0.2000 (max)" in said.out
 
 
