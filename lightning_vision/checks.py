@@ -9,6 +9,7 @@ from lightning_vision.annotations import check_value, kind_of, suggestion
 from lightning_vision.config import is_part, refuse_untrusted
 from lightning_vision.errors import ConfigError, listed, nearest
 from lightning_vision.extras import require
+from lightning_vision.inference.choices import check_choices
 from lightning_vision.optim.checks import check_kind
 from lightning_vision.options import expand, load_option
 from lightning_vision.overrides import override, override_keys
@@ -48,6 +49,7 @@ def check(cfg: Any, choices: Mapping[str, Any] | None = None, typed: Sequence[st
 
 def _check_all(root: dict[str, Any], choices: Mapping[str, Any], keys: Sequence[str]) -> None:
     _check_root(root, choices)
+    check_choices(root, keys)
     first = {key.partition(".")[0] for key in keys}
     expand(root)
     if root.get("outputs"):

@@ -63,6 +63,13 @@ class Settings:
     ) = None
     table: Literal["csv", "parquet"] = "csv"
     frame_step: Annotated[int, Between(1)] = 1
+    tile: Annotated[int, Between(1)] | tuple[Annotated[int, Between(1)], Annotated[int, Between(1)]] | None = None
+    overlap: Annotated[float, Between(0, 1, high_open=True)] = 0.25
+    tta: (
+        Literal["flips", "scales"]
+        | list[Literal["horizontal_flip", "vertical_flip"] | Annotated[float, Between(0.25, 4)]]
+        | None
+    ) = None
     quick: bool = False
     report: str | None = None
     plots: (

@@ -27,11 +27,14 @@ from lightning_vision.encoders.base import Encoder
 from lightning_vision.errors import ConfigError
 from lightning_vision.head import Head, HeadOutput, Predicted
 from lightning_vision.inference.original import score_at_original_size
+from lightning_vision.inference.tiled import TiledImages
+from lightning_vision.inference.tiling import Tiling
+from lightning_vision.inference.tta import TestTimeAugmentation
 from lightning_vision.inlet import Features
 from lightning_vision.optim.groups import learning_rates, parameter_groups
 from lightning_vision.outputs import OF, figure_prefix, in_order, monitors_of
 from lightning_vision.processor import IN_CACHE
-from lightning_vision.tasks.base import Task
+from lightning_vision.tasks.base import Task, mean_vectors
 from lightning_vision.types import Batch, Geometry, PixelStats
 
 Outputs = Callable[[Tensor], dict[str, HeadOutput]]
@@ -142,6 +145,9 @@ class VisionModule(LightningModule):
         self.compiled: dict[str, Callable[..., Any]] = {}
         # Whether a prediction gives the encoder's embedding too, whatever the heads take.
         self.predicts_embedding = False
+        # How images are looked at in a prediction or a test, for as long as it lasts (inference/looking.py).
+        self.tiling: Tiling | None = None
+        self.test_time: TestTimeAugmentation | None = None
 
     # Its outputs
 
@@ -188,7 +194,14 @@ class VisionModule(LightningModule):
 
     def outputs(self, image: Tensor) -> dict[str, HeadOutput]:
         """Return what every head makes of images, as in ``forward``."""
-        return self._outputs_of(self.normalize(image))
+        pixels = self.normalize(image)
+        return self._averaged(pixels, self._outputs_of(pixels), self._outputs_of)
+
+    def _averaged(self, pixels: Tensor, plain: dict[str, HeadOutput], outputs_of: Outputs) -> dict[str, HeadOutput]:
+        """The outputs of normalised images with those of their other views, where there is test-time augmentation."""
+        if self.test_time is None:
+            return plain
+        return self.test_time.averaged(self.named_heads(), outputs_of, pixels, plain)
 
     def _outputs_of(self, pixels: Tensor) -> dict[str, HeadOutput]:
         return self.decode(self.encode(pixels), (pixels.shape[-2], pixels.shape[-1]))
@@ -364,6 +377,8 @@ class VisionModule(LightningModule):
     ) -> tuple[dict[str, HeadOutput], dict[str, Tensor]]:
         """Outputs of a batch, and the losses; ``compared``: of the heads that compare views, or of the others alone."""
         outputs, inputs, outputs_of = self._outputs(batch)
+        if self.test_time is not None and compared is not True:
+            outputs = self._averaged(self.normalize(batch["image"]), outputs, self._outputs_of)
         losses = {
             name: head.loss_of(outputs[name], head.target(batch), inputs, partial(self._score, outputs_of, name))
             for name, head in self.named_heads()
@@ -438,26 +453,39 @@ class VisionModule(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count a test batch, masks also at their own size."""
         outputs = self._evaluate(batch, batch_idx, "test")
+        if outputs is None:
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        tiled = None if self.tiling is None else TiledImages(self, data, self.tiling)
         for name, head in self.named_heads():
-            if head.original_scores is not None and outputs is not None:
-                score_at_original_size(head.original_scores, outputs[name].logits, batch, self.trainer.datamodule)  # type: ignore[attr-defined]
+            if head.original_scores is not None:
+                mask_of = None if tiled is None else partial(tiled.mask, name)
+                score_at_original_size(head.original_scores, outputs[name].logits, batch, data, mask_of)
 
     def on_test_epoch_end(self) -> None:
         """Log the test figures."""
         self._finish("test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Predicted:
-        """Return the rows and what each head makes of them, in float32."""
-        if not len(batch["index"]):  # none of its images could be read
-            return Predicted(batch["index"])
+        """Return the rows and what each head makes of them, in float32; nothing where all of them are for tiles."""
+        rows, data = batch["index"], self.trainer.datamodule  # type: ignore[attr-defined]
+        if all(data.is_set_aside(row) for row in rows.tolist()):  # or none of its images could be read
+            return Predicted(rows)
+        wanted = ("embedding",) if self.predicts_embedding else ()
+        embeddings: list[Tensor | None] = []
+
+        def outputs_of(pixels: Tensor) -> dict[str, HeadOutput]:
+            features = self.encode(pixels, wanted)
+            embeddings.append(cast(Tensor, features["embedding"]).float() if wanted else None)
+            return self.decode(features, (pixels.shape[-2], pixels.shape[-1]))
+
         pixels = self.normalize(batch["image"])
-        features = self.encode(pixels, ("embedding",) if self.predicts_embedding else ())
-        outputs = {
+        outputs = self._averaged(pixels, outputs_of(pixels), outputs_of)
+        found = {
             name: HeadOutput(o.logits.float(), None if o.hidden is None else o.hidden.float())
-            for name, o in self.decode(features, (pixels.shape[-2], pixels.shape[-1])).items()
+            for name, o in outputs.items()
         }
-        embedding = cast(Tensor, features["embedding"]).float() if self.predicts_embedding else None
-        return Predicted(batch["index"], outputs, embedding)
+        return Predicted(rows, found, embeddings[0] if len(embeddings) == 1 else mean_vectors(embeddings))
 
     def _evaluate(self, batch: Batch, batch_idx: int, stage: Literal["val", "test"]) -> dict[str, HeadOutput] | None:
         # A rank with fewer rows than the others gets empty batches at the end.

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning_vision.data.mask_colors import hex_color
 from lightning_vision.errors import ConfigError, listed
+from lightning_vision.inference.choices import KEYS
 from lightning_vision.overrides import override
 from lightning_vision.types import TargetSpec
 
@@ -21,6 +22,7 @@ OWN = (
     *("action", "checkpoint", "source", "output_dir", "data", "batch_size", "trainer", "callbacks", "logger"),
     *("quick", "report", "plots"),
     *OF_PREDICT,
+    *KEYS,
 )
 OWN_PREPROCESSING = (
     *("mode", "in_memory", "prefetch_size", "lazy_cache_dir", "decode_threads", "num_processes"),

@@ -13,6 +13,7 @@ from lightning_vision.actions.arguments import composed_with_keys
 from lightning_vision.actions.evaluation import Result, evaluate, hushed
 from lightning_vision.actions.models import build_parts, weights_of
 from lightning_vision.errors import ConfigError
+from lightning_vision.inference.choices import refuse_in_fit
 from lightning_vision.monitor import better
 from lightning_vision.resolve import Plan, plain, resolve
 from lightning_vision.settings import for_resume, found_before
@@ -51,6 +52,7 @@ def fit(config: DictConfig | Sequence[str] | None = None, *, quiet: bool = False
 
 
 def _fit(cfg: DictConfig, keys: Sequence[str]) -> Result:
+    refuse_in_fit(plain(cfg))
     resumed = cfg.checkpoint
     plan = resolve(cfg) if resumed is None else _resumed(resumed, cfg, keys)
     folder = Path(plan.config["output_dir"])

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from lightning_vision.data.datamodule import VisionDataModule
     from lightning_vision.data.index import SampleIndex
+    from lightning_vision.inference.looking import Look
     from lightning_vision.module import VisionModule
     from lightning_vision.types import Split
 
@@ -66,9 +67,11 @@ def _test(model: str | Path | VisionModule | None, cfg: DictConfig, keys: Sequen
         module, saved = module_of(model)
         settings, index, other_data = _data_to_score(module, saved, cfg, keys)
     from lightning_vision.assembly import build_data, build_trainer
+    from lightning_vision.inference.looking import Look
     from lightning_vision.loggers.run import logged
 
     garbage.release()
+    look = Look(module, settings)
     split: Split = "test"
     counts = index.counts()
     if other_data and not (index.is_split and counts["test"] + counts["val"]):
@@ -91,20 +94,23 @@ def _test(model: str | Path | VisionModule | None, cfg: DictConfig, keys: Sequen
         runfolder.tell(index.problems)
     folder = Path(settings["output_dir"])
     with logged(trainer, settings):
-        metrics = _scored(trainer, module, data, split, folder)
+        metrics = _scored(trainer, module, data, split, folder, look)
     return Result(metrics, folder, Path(model) if isinstance(model, str | Path) else folder, module)
 
 
 def _scored(
-    trainer: Trainer, module: VisionModule, data: VisionDataModule, split: Split, folder: Path
+    trainer: Trainer, module: VisionModule, data: VisionDataModule, split: Split, folder: Path, look: Look
 ) -> dict[str, float]:
     """Score a split, and write the run folder."""
     from lightning_vision.reports.run import report_figures
 
-    metrics = evaluate(trainer, module, data, split)
-    bad = data.bad
+    with look:
+        metrics = evaluate(trainer, module, data, split)
+        metrics |= {f"{split}/{name}": value for name, value in look.figures().items()}
+        bad = data.bad
+        if trainer.is_global_zero:
+            report_figures(folder, module, data, split, metrics)
     if trainer.is_global_zero:
-        report_figures(folder, module, data, split, metrics)
         runfolder.left_out(bad)
         runfolder.finish(folder, metrics)
     return metrics

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +76,8 @@ class VisionDataModule(LightningDataModule):
             self._train_decoder = SampleDecoder(index, self.train_geometry, preprocessing.for_training())
         self._modes: dict[Split, Mode] = {}
         self._embeddings: EmbeddingCache | None = None
+        # Which images, by height and width, a prediction does not want as a whole: it cuts them into tiles itself.
+        self.set_aside: Callable[[tuple[int, int]], bool] | None = None
         # Kept for the life of the module: the epoch lives in a loader's sampler.
         self._loaders: dict[str, Loader] = {}
 
@@ -171,7 +175,16 @@ class VisionDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> Loader:
         """All rows of the index in their order. Decoded once, so never cached."""
-        return self._loader("predict", Lazy(self._decoder, np.arange(len(self.index))), self.eval_batch_size)
+        decoder = replace(self._decoder, set_aside=self.set_aside)
+        return self._loader("predict", Lazy(decoder, np.arange(len(self.index))), self.eval_batch_size)
+
+    def is_set_aside(self, row: int) -> bool:
+        """Whether the pixels of a row of a prediction were not decoded."""
+        return self.set_aside is not None and self.set_aside(self.original_size(row))
+
+    def leave_out(self, row: int, error: DataError) -> None:
+        """Count a row of a prediction as bad whose image turned out unreadable only when it was used."""
+        self._loaders["predict"].leave_out(row, error)
 
     def batch(self, rows: npt.NDArray[np.int64], training: bool = False) -> Batch:
         """Load some rows of the index as one batch, whatever their split.

@@ -29,7 +29,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_vision.data.headers import open_array
+from lightning_vision.data.headers import open_array, read_header
 from lightning_vision.data.imagefile import (
     check_pixels,
     load_whole,
@@ -99,13 +99,25 @@ def decode_sized(
     file = (width, height) if turned else (height, width)
     scaled = resize.scaled(file, wanted)
     # Turned after resizing: fewer pixels, and the resize stays on the layout that it is fast on.
-    small = orient(_resize(pixels, scaled[::-1] if turned else scaled, resize.filter).numpy(), orientation)
+    resized = resize_pixels(pixels[None], scaled[::-1] if turned else scaled, resize.filter)[0]
+    small = orient(resized.numpy(), orientation)
     if scaled != wanted:
         small = crop_or_pad(small, wanted, resize)
     if out is None:
         out = torch.empty((geometry.num_channels, *wanted), dtype=torch.uint8)
     _fill_channels(small, out.numpy())
     return out, file
+
+
+def decode_whole(path: str | os.PathLike[str], num_channels: int) -> Tensor:
+    """Decode an image at the size of its own file: uint8 ``(C, H, W)``, the channels of a pixel side by side.
+
+    Raises:
+        DataError: As ``decode_image`` does.
+    """
+    header = read_header(path)
+    out = torch.empty((header.height, header.width, num_channels), dtype=torch.uint8).permute(2, 0, 1)
+    return decode_image(path, Geometry(header.height, header.width, num_channels), CROPPED, out=out)
 
 
 def orient(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
@@ -269,10 +281,11 @@ def _read_array(path: str) -> Tensor:
     return torch.from_numpy(np.array(pixels, order="C")).permute(2, 0, 1)
 
 
-def _resize(pixels: Tensor, size: tuple[int, int], resize_filter: str) -> Tensor:
-    if tuple(pixels.shape[1:]) == size:
+def resize_pixels(pixels: Tensor, size: tuple[int, int], resize_filter: str) -> Tensor:
+    """Scale uint8 ``(B, C, H, W)`` to a height and width, without aliasing."""
+    if tuple(pixels.shape[2:]) == size:
         return pixels
-    return F.interpolate(pixels[None], size, mode=resize_filter, antialias=True)[0]
+    return F.interpolate(pixels, size, mode=resize_filter, antialias=True)
 
 
 def _fill_channels(pixels: npt.NDArray[np.uint8], out: npt.NDArray[np.uint8]) -> None:

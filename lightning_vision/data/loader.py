@@ -226,6 +226,18 @@ class Loader:
             )
         return cast(Batch, {key: _taken(value, good) for key, value in batch.items()})
 
+    def leave_out(self, row: int, error: DataError) -> None:
+        """Count a row among the bad ones whose image turned out unreadable only when it was used.
+
+        Raises:
+            DataError: With ``on_bad_image=error``.
+        """
+        failure = Failure(0, error)
+        if self.on_bad_image == "error":
+            raise failure.refused()
+        path = self.mode.decoder.index.image_path(row)
+        self._bad.setdefault(path, failure.reason(path))
+
     def _unlabel(self, batch: Batch, failures: list[Failure]) -> None:
         """Put what does not count in place of the further targets of black images."""
         for name, target in self.mode.decoder.index.further_targets.items():

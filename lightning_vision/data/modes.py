@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lightning_vision.data.decode import decode_sized
+from lightning_vision.data.headers import read_header
 from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.masks import decode_mask
 from lightning_vision.data.preprocessing import Preprocessing
@@ -62,11 +63,13 @@ class SampleDecoder:
         index: The samples.
         geometry: Height, width and channels.
         preprocessing: ``resize`` and ``exact_decode`` count here.
+        set_aside: Images whose height and width it takes are not decoded, their pixels are 0; None = none.
     """
 
     index: SampleIndex
     geometry: Geometry
     preprocessing: Preprocessing
+    set_aside: Callable[[tuple[int, int]], bool] | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -97,6 +100,11 @@ class SampleDecoder:
         Raises:
             DataError: Image or mask cannot be decoded, or do not go together.
         """
+        if self.set_aside is not None:
+            header = read_header(self.index.image_path(row))
+            if self.set_aside((header.height, header.width)):
+                image.numpy()[:] = 0
+                return
         resize, exact = self.preprocessing.resize, self.preprocessing.exact_decode
         sizes = [
             decode_sized(column[row], self.geometry, resize, exact, out)[1]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from numpy.typing import NDArray
 
 from lightning_vision.data.datamodule import VisionDataModule
+from lightning_vision.errors import DataError
 from lightning_vision.head import HeadOutput, Predicted
 from lightning_vision.inference.images import Part
 from lightning_vision.inference.prediction import Place, Prediction
+from lightning_vision.inference.tiled import TiledImages
 from lightning_vision.module import VisionModule
 
 
@@ -57,17 +62,29 @@ class PredictionStream(Callback):
         assert isinstance(pl_module, VisionModule)
         assert self.part is not None
         data: VisionDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        tiled = None if pl_module.tiling is None else TiledImages(pl_module, data, pl_module.tiling)
         for i, row in enumerate(outputs.rows.tolist()):
-            self.receiver.receive(self._prediction(pl_module, data, outputs, i, row))
+            try:
+                masks = (None if tiled is None else tiled.masks(row)) or {}
+            except DataError as error:
+                data.leave_out(row, error)
+                continue
+            self.receiver.receive(self._prediction(pl_module, data, outputs, i, row, masks))
         for path, reason in data.take_bad():
             self.receiver.left_out(path, reason)
         done = min((batch_idx + 1) * data.eval_batch_size, len(self.part.index))
         self.receiver.reached(self.part.first + done)
 
     def _prediction(
-        self, module: VisionModule, data: VisionDataModule, predicted: Predicted, i: int, row: int
+        self,
+        module: VisionModule,
+        data: VisionDataModule,
+        predicted: Predicted,
+        i: int,
+        row: int,
+        masks: Mapping[str, NDArray[np.uint8]],
     ) -> Prediction:
-        """What is predicted for sample ``i`` of a batch."""
+        """What is predicted for sample ``i`` of a batch; ``masks``: of outputs that were predicted in tiles."""
         assert self.part is not None
         # All images of a sample, since the first alone may stand in many rows.
         path = file = " + ".join(column[row] for column in data.index.images)
@@ -75,7 +92,9 @@ class PredictionStream(Callback):
             path = self.part.names[row]
         place = Place(path, partial(data.original_size, row), data.preprocessing.resize, self.probabilities)
         found = {
-            name: head.task.prediction(head, _sample(predicted.outputs[name], i), place)
+            name: Prediction(path, mask=masks[name])
+            if name in masks
+            else head.task.prediction(head, _sample(predicted.outputs[name], i), place)
             for name, head in module.named_heads()
         }
         for prediction in found.values():

@@ -18,11 +18,13 @@ from lightning_vision.errors import ConfigError, DataError
 from lightning_vision.inference.folder import UNREADABLE, PredictionFolder
 from lightning_vision.inference.identity import about, file_identity
 from lightning_vision.inference.images import Files, Images, Streamed
+from lightning_vision.inference.looking import Look
 from lightning_vision.inference.output import PLAIN, Output
 from lightning_vision.inference.prediction import Prediction
 from lightning_vision.inference.predictor import PredictionStream, Receiver
 from lightning_vision.inference.progress import Pace
 from lightning_vision.inference.saving import check_save
+from lightning_vision.inference.tiled import has_mask
 from lightning_vision.interruption import interruptible
 from lightning_vision.module import VisionModule
 from lightning_vision.overrides import override
@@ -46,12 +48,13 @@ def predict_images(
         receive: Called with each prediction.
 
     Raises:
-        ConfigError: More than one process: predictions are written by one, in the order of the images.
+        ConfigError: More than one process: predictions are written by one, in the order of the images; or tiles or
+            views that this model cannot have.
         DataError: Nothing was found, or an image is unreadable.
     """
-    receiver = _Caller(receive)
+    receiver, look = _Caller(receive), Look(module, settings)
     images, preprocessing = open_images(source, settings)
-    _predict(module, images, preprocessing, settings, receiver)
+    _predict(module, look, images, preprocessing, settings, receiver)
     left_out(receiver.bad, receiver.unreadable)
 
 
@@ -86,6 +89,7 @@ def predict_to_folder(module: VisionModule, source: str, settings: dict[str, Any
     settings["preprocessing"]["on_bad_image"] = "skip"
     heads = module.named_heads()
     output = Output(check_save(settings, heads), settings.get("table", "csv"))
+    look = Look(module, settings)
     images, preprocessing = open_images(source, settings)
     place = Path(source).expanduser().absolute()
     root = place if place.is_dir() else None
@@ -98,7 +102,7 @@ def predict_to_folder(module: VisionModule, source: str, settings: dict[str, Any
     ):
         if written.before.row:
             print(f"going on behind image {written.before.row}: {folder}", flush=True)
-        _predict(module, images, preprocessing, settings, _Both(written, pace), output, written.before.row)
+        _predict(module, look, images, preprocessing, settings, _Both(written, pace), output, written.before.row)
         if images.broken is not None:
             written.left_out(*images.broken)
         named = written.first_unreadable(SHOWN)
@@ -170,6 +174,7 @@ def open_images(
 
 def _predict(
     module: VisionModule,
+    look: Look,
     images: Images,
     preprocessing: Preprocessing,
     settings: Mapping[str, Any],
@@ -189,11 +194,15 @@ def _predict(
     quiet = {**settings, "callbacks": {}, "logger": {}}
     trainer = build_trainer(quiet, enable_progress_bar=False, callbacks=[stream])
     module.predicts_embedding = output.saves("embeddings")
+    # The embedding is of the image as a whole.
+    masks_alone = all(has_mask(head) for _, head in module.named_heads()) and not module.predicts_embedding
     try:
-        with interruptible(trainer):
+        with look, interruptible(trainer):
             for part in images.parts(start):
                 stream.part = part
                 data = build_data(part.index, module.geometry, preprocessing, settings)
+                if look.tiling is not None and masks_alone:
+                    data.set_aside = look.tiling.is_larger
                 trainer.predict(module, data, return_predictions=False)
     finally:
         module.predicts_embedding = False

@@ -72,6 +72,31 @@ class Loss(nn.Module):
         """Return what predictions and scores show of logits ``(B, C, ...)``: by default their softmax."""
         return logits.softmax(1)
 
+    def logits(self, probabilities: Tensor) -> Tensor:
+        """Return logits ``(B, C, ...)`` for which ``probabilities`` gives these, up to a common factor of a sample.
+
+        Raises:
+            ConfigError: The loss has probabilities of its own and does not say how they become logits.
+        """
+        if type(self).probabilities is not Loss.probabilities and type(self).logits is Loss.logits:
+            raise ConfigError(
+                f"{type(self).__name__} does not say which logits have given probabilities, so none can be averaged.",
+                expected="a method logits(probabilities) beside its probabilities(logits)",
+                override="tta=null",
+            )
+        return log_of(probabilities)
+
+
+def log_of(probabilities: Tensor) -> Tensor:
+    """The logarithm of probabilities, float32, finite where they are 0."""
+    return probabilities.float().clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
+def logit_of(probabilities: Tensor) -> Tensor:
+    """The logit of each probability, float32, finite where it is 0 or 1."""
+    p = probabilities.float().clamp(torch.finfo(torch.float32).tiny, 1 - torch.finfo(torch.float32).eps)
+    return p.log() - torch.log1p(-p)
+
 
 def at_least_float32(x: Tensor) -> Tensor:
     """Widen half precision, in which sums over pixels lose their last digits; keep float32 and float64."""

@@ -56,5 +56,9 @@ class CombinedLoss(Loss):
         """Those of the first loss."""
         return self._parts()[0].probabilities(logits)
 
+    def logits(self, probabilities: Tensor) -> Tensor:
+        """Those of the first loss."""
+        return self._parts()[0].logits(probabilities)
+
     def _parts(self) -> list[Loss]:
         return cast("list[Loss]", list(self.losses))

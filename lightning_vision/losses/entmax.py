@@ -102,3 +102,7 @@ class Entmax15Loss(Loss):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the 1.5-entmax of logits ``(B, C)`` or ``(B, C, H, W)``, same shape and type."""
         return entmax15(at_least_float32(logits)).to(logits.dtype)
+
+    def logits(self, probabilities: Tensor) -> Tensor:
+        """Return logits of this 1.5-entmax, which is ``max(z / 2 - tau, 0)^2``: those for which tau is 0."""
+        return 2 * probabilities.float().sqrt()

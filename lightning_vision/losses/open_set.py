@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_vision.errors import ConfigError, listed, nearest
-from lightning_vision.losses.base import Loss, at_least_float32
+from lightning_vision.losses.base import Loss, at_least_float32, log_of
 from lightning_vision.types import Between
 
 
@@ -67,6 +67,10 @@ class EntropicOpenSetLoss(Loss):
             return logits.softmax(1)
         p = self._known(logits).softmax(1)
         return torch.cat([p[:, : self.background], p.new_zeros(len(p), 1), p[:, self.background :]], 1)
+
+    def logits(self, probabilities: Tensor) -> Tensor:
+        """Return logits ``(B, C)`` with this softmax over the known classes; the background's is negligible."""
+        return log_of(probabilities)
 
     def _known(self, logits: Tensor) -> Tensor:
         """``(B, C)`` without the column of the background."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_vision.losses.base import Loss, at_least_float32
+from lightning_vision.losses.base import Loss, at_least_float32, logit_of
 from lightning_vision.losses.class_weights import per_class
 from lightning_vision.types import UNKNOWN, Between
 
@@ -126,3 +126,7 @@ class SigmoidCrossEntropyLoss(Loss):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the sigmoid of logits ``(B, C)``: one probability a class, which need not sum to 1."""
         return logits.sigmoid()
+
+    def logits(self, probabilities: Tensor) -> Tensor:
+        """Return the logits ``(B, C)`` of these sigmoids."""
+        return logit_of(probabilities)

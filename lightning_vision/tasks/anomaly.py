@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -18,7 +19,7 @@ from lightning_vision.metrics.anomaly import AnomalyScores, best_f1_threshold
 from lightning_vision.metrics.bootstrap import MOST_IMAGES, Interval, row_intervals
 from lightning_vision.metrics.confusion import confusion_counts
 from lightning_vision.metrics.ranking import drawn_auroc, drawn_average_precision
-from lightning_vision.tasks.base import Stage, Task
+from lightning_vision.tasks.base import Stage, Task, mean_vectors
 from lightning_vision.types import TargetKind
 
 if TYPE_CHECKING:
@@ -125,6 +126,11 @@ class Anomaly(Task):
             return {}
         images = {name: int(count) for name, count in self.named(confusion.sum(1)).items()}
         return {"recall": self.named(metrics.recall(confusion)), "images": cast("dict[str, float]", images)}
+
+    def averaged(self, head: Head, views: Sequence[HeadOutput]) -> HeadOutput:
+        """The mean of each image's scores, which have the scale of the threshold, as a mean of probabilities has."""
+        scores = torch.stack([view.logits.float() for view in views]).mean(0)
+        return views[0]._replace(logits=scores, hidden=mean_vectors([view.hidden for view in views]))
 
     def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
         """The score and, where a threshold is known, whether it is anomalous."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchmetrics import Metric
 
 from lightning_vision.inference.output import PLAIN, Output
+from lightning_vision.losses.base import log_of
 from lightning_vision.metrics import EpochScores
 from lightning_vision.metrics.bootstrap import Interval
 from lightning_vision.metrics.ranking import MAX_STORED
@@ -128,6 +132,22 @@ class Task(ABC):
         """What predictions and scores show of logits ``(B, C, ...)``: what the loss was made for, or their softmax."""
         return logits.softmax(1) if head.loss is None else head.loss.probabilities(logits)
 
+    def logits(self, head: Head, probabilities: Tensor) -> Tensor:
+        """Logits ``(B, C, ...)`` for which ``probabilities`` gives these back; what was fitted applies as always."""
+        return log_of(probabilities) if head.loss is None else head.loss.logits(probabilities)
+
+    def averaged(self, head: Head, views: Sequence[HeadOutput]) -> HeadOutput:
+        """One output from several views of the same images: here the mean of their probabilities.
+
+        Args:
+            head: The head that the outputs are from.
+            views: Its output for each view, where the pixels are those of the image as it is.
+        """
+        probabilities = torch.stack([head.probabilities(view.logits.float()) for view in views]).mean(0)
+        return views[0]._replace(
+            logits=self.logits(head, probabilities), hidden=mean_vectors([v.hidden for v in views])
+        )
+
     @abstractmethod
     def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
         """What is predicted for one image.
@@ -159,3 +179,16 @@ class Task(ABC):
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as a checkpoint holds it."""
         return {"task": self.name, "target": self.target.to_dict()}
+
+
+def mean_vectors(vectors: Sequence[Tensor | None]) -> Tensor | None:
+    """The mean direction of vectors ``(B, D)``, at their mean length; None where there are none.
+
+    Vectors are compared by their directions, so that each view counts alike, however long its vector.
+    """
+    found = [vector.float() for vector in vectors if vector is not None]
+    if not found:
+        return None
+    together = torch.stack(found)
+    length = torch.linalg.vector_norm(together, dim=-1, keepdim=True).mean(0)
+    return F.normalize(F.normalize(together, dim=-1).mean(0), dim=-1) * length

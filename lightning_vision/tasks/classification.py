@@ -15,7 +15,7 @@ from lightning_vision.inference.label_writer import LabelWriter
 from lightning_vision.inference.output import PLAIN, Output
 from lightning_vision.inference.prediction import Place, Prediction
 from lightning_vision.inference.writers import Writer
-from lightning_vision.losses.base import Loss
+from lightning_vision.losses.base import Loss, log_of
 from lightning_vision.metrics import Counts, EpochScores
 from lightning_vision.metrics.bootstrap import Interval, sample_intervals
 from lightning_vision.metrics.calibration import fit_temperature
@@ -92,6 +92,10 @@ class Classification(Task):
     def probabilities(self, head: Head, logits: Tensor) -> Tensor:
         """What the loss was made for, scaled so that the classes of an image sum to 1, at the fitted temperature."""
         return log_probabilities(head, logits).softmax(1)
+
+    def logits(self, head: Head, probabilities: Tensor) -> Tensor:
+        """See ``Task.logits``; the temperature is taken back."""
+        return super().logits(head, (log_of(probabilities) * head.temperature).softmax(1))
 
     def figure_names(self, stage: Stage) -> tuple[str, ...]:
         """Accuracies and F1; but for training also what is computed from probabilities."""

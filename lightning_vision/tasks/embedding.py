@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,7 +15,7 @@ from lightning_vision.inference.output import PLAIN, Output
 from lightning_vision.inference.prediction import Place, Prediction
 from lightning_vision.metrics.base import Scores
 from lightning_vision.metrics.neighbours import NeighbourAccuracy
-from lightning_vision.tasks.base import Stage, Task
+from lightning_vision.tasks.base import Stage, Task, mean_vectors
 from lightning_vision.types import TargetKind
 
 if TYPE_CHECKING:
@@ -84,6 +85,12 @@ class Embedding(Task):
     def per_class(self, computed: dict[str, Tensor]) -> dict[str, dict[str, float]]:
         """Nothing."""
         return {}
+
+    def averaged(self, head: Head, views: Sequence[HeadOutput]) -> HeadOutput:
+        """The mean direction of each image's vectors, of the embedding and of the projection."""
+        logits = mean_vectors([view.logits for view in views])
+        assert logits is not None
+        return views[0]._replace(logits=logits, hidden=mean_vectors([view.hidden for view in views]))
 
     def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
         """The encoder's embedding, or the projection where the decoder says so."""

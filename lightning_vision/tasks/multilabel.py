@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from lightning_vision.inference.label_set_writer import LabelSetWriter
 from lightning_vision.inference.output import PLAIN, Output
 from lightning_vision.inference.prediction import Place, Prediction
+from lightning_vision.losses.base import logit_of
 from lightning_vision.metrics.bootstrap import MOST_IMAGES, MOST_RANKED, Interval, row_intervals
 from lightning_vision.metrics.calibration import fit_temperature, fit_thresholds
 from lightning_vision.metrics.multilabel import MultilabelScores
@@ -112,6 +113,10 @@ class Multilabel(Task):
     def probabilities(self, head: Head, logits: Tensor) -> Tensor:
         """The sigmoid of each label, at the fitted temperature."""
         return head.tempered(logits).sigmoid()
+
+    def logits(self, head: Head, probabilities: Tensor) -> Tensor:
+        """See ``Task.logits``; the temperature is taken back."""
+        return logit_of(probabilities) * head.temperature
 
     def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
         """The probability of each label, and those at or above their thresholds."""
