@@ -104,5 +104,6 @@ class Entmax15Loss(Loss):
         return entmax15(at_least_float32(logits)).to(logits.dtype)
 
     def logits(self, probabilities: Tensor) -> Tensor:
-        """Return logits of this 1.5-entmax, which is ``max(z / 2 - tau, 0)^2``: those for which tau is 0."""
-        return 2 * probabilities.float().sqrt()
+        """Return logits of this 1.5-entmax, ``max(z / 2 - tau, 0)^2``: those for which tau is 0."""
+        p = probabilities.float()
+        return torch.where(p > 0, 2 * p.sqrt(), -1.0)
