@@ -113,7 +113,7 @@ class TestTiles:
             Image.fromarray(drawn(80, 90)).save(tmp_path / f"{name}.png")
         content = (tmp_path / "b.png").read_bytes()
         (tmp_path / "b.png").write_bytes(content[: len(content) // 2])
-        with pytest.raises(DataError, match="b.png"):
+        with pytest.raises(DataError, match=r"b\.png"):
             lv.predict(module, tmp_path, tile=40)
         found = lv.predict(module, tmp_path, tile=40, overrides={"preprocessing.on_bad_image": "skip"})
         assert [Path(p.path).name for p in found] == ["a.png", "c.png"]
@@ -123,6 +123,11 @@ class TestTiles:
         with pytest.raises(ConfigError, match="for models that predict masks") as error:
             lv.predict(labels, "no/such/folder", tile=512)
         assert "tile=512, and a model for classification" in str(error.value)
+
+    def test_not_with_the_probabilities_of_all_pixels(self, module: VisionModule) -> None:
+        with pytest.raises(ConfigError, match="never in memory together") as error:
+            lv.predict(module, "no/such/folder", tile=40, save=["probabilities", "overlays"])
+        assert "save=[overlays]" in str(error.value).replace("'", "")
 
     def test_other_outputs_see_the_whole_image(self, table: Path) -> None:
         outputs = {"label": {"decoder": "classifier"}, "mask": {"decoder": {"type": "unet", "channels": [16, 8]}}}
