@@ -71,15 +71,6 @@ def _tiling(module: VisionModule, settings: Mapping[str, Any]) -> Tiling | None:
         return None
     if not any(has_mask(head) for _, head in module.named_heads()):
         raise without_masks(tile, {name: head.task.name for name, head in module.named_heads()})
-    save = settings.get("save") or ()
-    if "probabilities" in save:
-        kept = [] if isinstance(save, str) else [what for what in save if what != "probabilities"]
-        raise ConfigError(
-            "In tiles the probabilities of all pixels of a large image are never in memory together, only its classes.",
-            given=f"{override('tile', tile)} and {override('save', save if isinstance(save, str) else list(save))}",
-            expected="one of them",
-            override=["tile=null", override("save", kept or None)],
-        )
     size = (module.geometry.height, module.geometry.width)
     return Tiling(tile_size(tile, size), settings.get("overlap", OVERLAP))
 

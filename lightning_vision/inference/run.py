@@ -194,8 +194,7 @@ def _predict(
     quiet = {**settings, "callbacks": {}, "logger": {}}
     trainer = build_trainer(quiet, enable_progress_bar=False, callbacks=[stream])
     module.predicts_embedding = output.saves("embeddings")
-    # The embedding is of the image as a whole.
-    masks_alone = all(has_mask(head) for _, head in module.named_heads()) and not module.predicts_embedding
+    masks_alone = all(has_mask(head) for _, head in module.named_heads())
     try:
         with look, interruptible(trainer):
             for part in images.parts(start):

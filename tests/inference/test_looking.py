@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 
 import lightning_vision as lv
 from lightning_vision.errors import ConfigError, DataError
+from lightning_vision.inference.saving import check_save
 from lightning_vision.module import VisionModule
 from lightning_vision.testing.discs import write_discs
 
@@ -124,9 +125,9 @@ class TestTiles:
             lv.predict(labels, "no/such/folder", tile=512)
         assert "tile=512, and a model for classification" in str(error.value)
 
-    def test_not_with_the_probabilities_of_all_pixels(self, module: VisionModule) -> None:
-        with pytest.raises(ConfigError, match="never in memory together") as error:
-            lv.predict(module, "no/such/folder", tile=40, save=["probabilities", "overlays"])
+    def test_nothing_is_saved_that_needs_the_whole_image(self, module: VisionModule) -> None:
+        with pytest.raises(ConfigError, match="never seen as a whole") as error:
+            check_save({"tile": 40, "save": ["probabilities", "overlays"]}, module.named_heads())
         assert "save=[overlays]" in str(error.value).replace("'", "")
 
     def test_other_outputs_see_the_whole_image(self, table: Path) -> None:
