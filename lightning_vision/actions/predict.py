@@ -45,7 +45,8 @@ def predict(
         source: A file, folder, glob, table or video; or a list, generator or any iterable of paths, arrays (uint8
             ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``) or PIL images; or one array or PIL image; or one array of many
             images, ``(N, ...)``. Numbers in the names of a folder or glob count by their value.
-        config: Overrides of batch_size and trainer; all else comes from the checkpoint.
+        config: Overrides of batch_size and trainer; all else comes from the checkpoint. ``save=["embeddings"]`` puts
+            the encoder's embedding into each prediction, ``"probabilities"`` those of every pixel of a mask.
         receive: Called with each Prediction, as soon as its batch is done, in place of keeping them all: what 100,000
             masks would take no memory has room for.
         choices: The same by name.

@@ -53,8 +53,9 @@ def predict_images(
         DataError: Nothing was found, or an image is unreadable.
     """
     receiver, look = _Caller(receive), Look(module, settings)
+    output = Output(check_save(settings, module.named_heads()))
     images, preprocessing = open_images(source, settings)
-    _predict(module, look, images, preprocessing, settings, receiver)
+    _predict(module, look, images, preprocessing, settings, receiver, output)
     left_out(receiver.bad, receiver.unreadable)
 
 

@@ -38,10 +38,10 @@ def check_save(settings: Mapping[str, Any], heads: Sequence[tuple[str, Head]]) -
             expected=listed(known),
             override=override("save", kept or None),
         )
-    if settings.get("tile") is not None and (whole := [what for what in asked if what != "overlays"]):
+    if settings.get("tile") is not None and "probabilities" in asked:
         raise ConfigError(
-            f"In tiles an image is never seen as a whole, so that there are no {whole[0]} of it.",
+            "In tiles an image is never seen as a whole, so that there are no probabilities of all its pixels.",
             given=f"{override('save', list(asked))} {override('tile', settings['tile'])}",
-            override=[override("save", [what for what in asked if what == "overlays"]), "tile=null"],
+            override=[override("save", [what for what in asked if what != "probabilities"]), "tile=null"],
         )
     return asked

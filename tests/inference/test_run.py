@@ -151,6 +151,9 @@ def test_probabilities_and_embeddings(classes: VisionModule, masks: VisionModule
     assert np.allclose(probabilities, [p.probabilities for p in found], atol=1e-6)
     assert embeddings.shape == (19, classes.encoder.info.embed_dim)
     assert not classes.predicts_embedding
+    (one,) = lv.predict(classes, pixels(4), save=["embeddings"])
+    assert one.embedding is not None
+    assert np.allclose(one.embedding, embeddings[4], atol=1e-5)
     with pytest.raises(ConfigError, match=r"A model for classification has no overlays to save(.|\n)*save=.embeddings"):
         predict(classes, photos, tmp_path, save=["overlays", "embeddings"])
     folder = predict(masks, photos, tmp_path / "masks", save=["probabilities"])
