@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -137,26 +138,13 @@ def _assemble(
     augmentation, uncovered = build_augmentation(config, outputs, geometry)
     heads = _build_heads(outputs, encoder, geometry, calibrated(config), uncovered)
     optimizer = config["optimizer"]
-
-    def configure(groups: list[dict[str, Any]], total_steps: int, steps_per_epoch: int) -> tuple[Optimizer, Any]:
-        part = cast(Any, instantiate(optimizer, Optimizer))
-        try:
-            built = part(groups)
-        except (TypeError, ValueError) as error:
-            raise refused("optimizer", optimizer["_target_"], error) from error
-        known = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch, "mode": better(config["monitor"])}
-        signature = describe(config["scheduler"]["_target_"])
-        asked = () if signature is None else signature.injected or signature.parameters  # torch's own declare nothing
-        wanted = {k: v for k, v in known.items() if k in asked and k not in config["scheduler"]}
-        return built, instantiate(config["scheduler"], optimizer=built, **wanted)
-
     module = VisionModule(
         encoder,
         heads,
         geometry,
         stats,
         augmentation=augmentation,
-        configure=configure,
+        configure=partial(_configure, config),
         lr=optimizer["lr"],
         weight_decay=optimizer.get("weight_decay", 0.0),
         encoder_lr_factor=config["encoder_lr_factor"],
@@ -168,6 +156,23 @@ def _assemble(
     )
     freeze_unused(module)
     return module
+
+
+def _configure(
+    config: Mapping[str, Any], groups: list[dict[str, Any]], total_steps: int, steps_per_epoch: int
+) -> tuple[Optimizer, Any]:
+    """Build optimizer and schedule; a function of the module, because processes that are spawned get it sent."""
+    optimizer = config["optimizer"]
+    part = cast(Any, instantiate(optimizer, Optimizer))
+    try:
+        built = part(groups)
+    except (TypeError, ValueError) as error:
+        raise refused("optimizer", optimizer["_target_"], error) from error
+    known = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch, "mode": better(config["monitor"])}
+    signature = describe(config["scheduler"]["_target_"])
+    asked = () if signature is None else signature.injected or signature.parameters  # torch's own declare nothing
+    wanted = {k: v for k, v in known.items() if k in asked and k not in config["scheduler"]}
+    return built, instantiate(config["scheduler"], optimizer=built, **wanted)
 
 
 def _build_heads(

@@ -61,9 +61,22 @@ def _check_all(root: dict[str, Any], choices: Mapping[str, Any], keys: Sequence[
             )
         _check_outputs(root["outputs"], first, choices)
     check_kind(root["optimizer"])
+    _refuse_spawned(root["trainer"])
     for key in sorted(root, key=lambda key: key not in first):
         if isinstance(root[key], dict) and key != "template":
             _check_node(key, root[key], root, choices)
+
+
+def _refuse_spawned(trainer: Mapping[str, Any]) -> None:
+    """Refuse strategies whose processes end with the fit: figures and counts of the test would end with them."""
+    strategy = str(trainer.get("strategy"))
+    if any(word in strategy for word in ("spawn", "fork", "notebook")):
+        raise ConfigError(
+            "The processes of this strategy end with the training, and what the test counts would be lost with them.",
+            given=f"trainer.strategy={strategy}",
+            expected="processes that run the command line: ddp, fsdp; from a notebook, one device",
+            override=["trainer.strategy=ddp", "trainer.devices=1 trainer.strategy=auto"],
+        )
 
 
 def plain(cfg: Any, resolve: bool = True) -> dict[str, Any]:

@@ -220,6 +220,13 @@ def test_a_part_may_be_switched_off(root: dict[str, Any]) -> None:
     check(root)
 
 
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_notebook", "ddp_fork_find_unused_parameters_true"])
+def test_strategies_whose_processes_keep_the_figures(strategy: str) -> None:
+    with pytest.raises(ConfigError, match="would be lost") as caught:
+        compose([f"trainer.strategy={strategy}", "trainer.devices=2"])
+    assert "trainer.strategy=ddp" in caught.value.overrides
+
+
 def test_an_interpolation_that_leads_nowhere() -> None:
     with pytest.raises(ConfigError, match="refers to something that is not there"):
         compose(["monitor=${nowhere}"])

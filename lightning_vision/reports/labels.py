@@ -15,9 +15,9 @@ def draw(scored: Scored) -> None:
     names = scored.head.task.target.class_names
     plot_confusion(scored.computed["confusion"].cpu().numpy(), names, scored.plots / "confusion.png")
     if "embeddings" in scored.computed:
-        vectors, predicted, truth = (
-            scored.computed[name].cpu() for name in ("embeddings", "embedded_predicted", "embedded_truth")
-        )
+        # A counter squeezes what holds a single value.
+        predicted, truth = (scored.computed[f"embedded_{name}"].cpu().reshape(-1) for name in ("predicted", "truth"))
+        vectors = scored.computed["embeddings"].cpu().reshape(len(truth), -1)
         plot_embeddings(vectors, predicted, truth, names, scored.split, scored.plots / "embeddings.png")
     batch, output = scored.predict(scored.spread(SAMPLES))
     truths = scored.head.target(batch)

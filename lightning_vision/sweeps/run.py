@@ -30,8 +30,6 @@ _OF_SWEEP = (
     "hydra/launcher",
     "hydra.run",
 )
-# Strategies that start their processes by themselves, without running the command line again.
-_SPAWNING = ("spawn", "fork", "notebook")
 
 
 class FailedTrials(VisionError):
@@ -203,7 +201,7 @@ def _check_trials(hydra: Hydra, words: Words, settings: SweepSettings, own: bool
 
 def _refuse_ddp(trainer: Mapping[str, Any], settings: SweepSettings) -> None:
     """Refuse strategies that run the command line again for each device: each would run the whole sweep."""
-    strategy, nodes = str(trainer.get("strategy", "auto")), trainer.get("num_nodes", 1)
+    nodes = trainer.get("num_nodes", 1)
     if not several_devices(trainer):
         return
     given = " ".join(f"trainer.{name}={trainer.get(name)}" for name in ("strategy", "devices", "num_nodes"))
@@ -214,13 +212,13 @@ def _refuse_ddp(trainer: Mapping[str, Any], settings: SweepSettings) -> None:
             expected="trainer.num_nodes=1, or a launcher of Hydra's that starts each trial on its machines",
             override=["trainer.num_nodes=1", "hydra/launcher=submitit_slurm"],
         )
-    if settings.apart or any(word in strategy for word in _SPAWNING):
+    if settings.apart:
         return
     raise ConfigError(
         "In a sweep within one process, each of the processes that this strategy starts would run the whole sweep.",
         given=given,
-        expected="trials with processes of their own, a strategy that spawns, or one device",
-        override=["sweep.processes=true", "trainer.strategy=ddp_spawn", "trainer.devices=1"],
+        expected="trials with processes of their own, or one device",
+        override=["sweep.processes=true", "trainer.devices=1"],
     )
 
 
