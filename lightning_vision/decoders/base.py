@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_vision.encoders.maps import ceil_div, cut
 from lightning_vision.errors import ConfigError
 from lightning_vision.types import FeatureInfo
 
@@ -99,11 +100,16 @@ def levels_of(info: FeatureInfo, finest: int = 1) -> dict[int, int]:
 
 def channels_last(features: Tensor | list[Tensor]) -> list[Tensor]:
     """Lay maps out with the channels of a pixel side by side, where convolutions and resampling are faster."""
+    if torch.compiler.is_exporting():  # whoever runs the graph decides on layouts
+        return list(features)
     return [x.contiguous(memory_format=torch.channels_last) for x in features]
 
 
 def cells(size: tuple[int, int], stride: float) -> tuple[int, int]:
     """Return height and width of the map of this stride: ``ceil(size / stride)``."""
+    if float(stride).is_integer():  # whole numbers alone: an export keeps sizes as symbols, and int() asks for a value
+        whole = int(stride)
+        return ceil_div(size[0], whole), ceil_div(size[1], whole)
     return int(-(-size[0] // stride)), int(-(-size[1] // stride))
 
 
@@ -125,6 +131,8 @@ def resample(x: Tensor, from_stride: float, to_stride: float, size: tuple[int, i
         Map ``(B, C, ceil(H / to_stride), ceil(W / to_stride))``.
     """
     height, width = cells(size, to_stride)
+    if torch.compiler.is_exporting():
+        return _resampled(x, from_stride / to_stride, (height, width), mode)
     if from_stride != to_stride:
         scale = from_stride / to_stride
         # With strides that do not divide each other the scaled map may end before the image: its edge is repeated.
@@ -135,3 +143,26 @@ def resample(x: Tensor, from_stride: float, to_stride: float, size: tuple[int, i
             x = F.pad(x, (0, right, 0, bottom), mode="replicate")
         x = F.interpolate(x, scale_factor=scale, mode=mode, align_corners=False if mode == "bilinear" else None)
     return x if x.shape[-2:] == (height, width) else x[..., :height, :width]
+
+
+def _resampled(x: Tensor, scale: float, size: tuple[int, int], mode: str) -> Tensor:
+    """Scale a map and cut it to a size without a question about either: an exported graph is one for all sizes."""
+    if scale == 1:
+        return cut(x, size)
+    if scale.is_integer():
+        scaled = tuple(n * int(scale) for n in x.shape[-2:])
+        x = F.interpolate(x, scaled, mode=mode, align_corners=False if mode == "bilinear" else None)
+        return cut(x, size)
+    for dim in (-2, -1):
+        last = x.shape[dim] - 1
+        cell = torch.arange(size[dim], device=x.device)
+        if mode == "nearest":
+            x = x.index_select(dim, (cell / scale).floor().long().clamp(max=last))
+            continue
+        place = ((cell + 0.5) / scale - 0.5).clamp(min=0)
+        before = place.floor()
+        share = (place - before).to(x.dtype)
+        shape = (-1, 1) if dim == -2 else (-1,)
+        low, high = (x.index_select(dim, (before.long() + k).clamp(max=last)) for k in (0, 1))
+        x = torch.lerp(low, high, share.view(shape))
+    return x

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_vision.encoders.adapters import AdapterSpec, attach_adapter
+from lightning_vision.encoders.maps import ceil_div, cut
 from lightning_vision.encoders.weights import read_state_dict
 from lightning_vision.errors import ConfigError
 from lightning_vision.types import HALF_STATS, FeatureInfo, PixelStats
@@ -166,7 +167,7 @@ class Encoder(nn.Module):
         if "pyramid" in found:
             height, width = x.shape[-2:]
             levels = zip(found["pyramid"], self.info.strides, strict=True)
-            found["pyramid"] = [m[..., : -(-height // s), : -(-width // s)] for m, s in levels]
+            found["pyramid"] = [cut(m, (ceil_div(height, s), ceil_div(width, s))) for m, s in levels]
         return found
 
     def text_classifier(self, prompts: Sequence[Sequence[str]]) -> TextClassifier:
@@ -286,5 +287,6 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
     In normalised images zero is the mean colour of the pretraining data.
     """
-    right, bottom = -x.shape[-1] % multiple, -x.shape[-2] % multiple
-    return F.pad(x, (0, right, 0, bottom)) if right or bottom else x
+    # The padded size is written as a multiple, which is what an export of any size can reason about.
+    bottom, right = (ceil_div(n, multiple) * multiple - n for n in x.shape[-2:])
+    return F.pad(x, (0, right, 0, bottom)) if torch.compiler.is_exporting() or right or bottom else x

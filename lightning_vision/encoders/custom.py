@@ -11,7 +11,7 @@ from lightning_vision.config import instantiate, refuse_untrusted
 from lightning_vision.encoders.base import Encoder, pad_to_multiple
 from lightning_vision.encoders.conv_block import pair
 from lightning_vision.encoders.fixed_size import resize_image, resize_maps
-from lightning_vision.encoders.maps import fit_to_centre
+from lightning_vision.encoders.maps import ceil_div, fit_to_centre
 from lightning_vision.encoders.probing import SIDES, Prober
 from lightning_vision.encoders.weights import adapt_conv_weight, adapt_first_conv, load_strict
 from lightning_vision.errors import ConfigError
@@ -127,7 +127,7 @@ class CustomEncoder(Encoder):
         size = (x.shape[-2], x.shape[-1])
         if self._size is not None:
             return resize_maps(features, strides, size)
-        cells = [(-(-size[0] // s), -(-size[1] // s)) for s in strides]
+        cells = [(ceil_div(size[0], s), ceil_div(size[1], s)) for s in strides]
         return [fit_to_centre(m, c) for m, c in zip(features, cells, strict=True)]
 
     def _run_sized(self, x: Tensor) -> list[Tensor]:

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from lightning_vision.encoders.fixed_size import resize_image, resize_maps
+from lightning_vision.encoders.fixed_size import pad_to_least, resize_image, resize_maps
 from lightning_vision.errors import ConfigError
 
 # Maps that a one-scale model (ViT) returns, from evenly spread depths.
@@ -268,5 +267,4 @@ def _sized(layout: Layout, x: Tensor) -> Tensor:
     """Resize for a model that is tied to one size, pad for one that has a smallest size."""
     if layout.fixed is not None:
         return resize_image(x, layout.fixed)
-    bottom, right = (max(0, least - side) for least, side in zip(layout.least, x.shape[-2:], strict=True))
-    return F.pad(x, (0, right, 0, bottom)) if bottom or right else x
+    return pad_to_least(x, layout.least)

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn import functional as F
+
+
+def ceil_div(n: int, stride: int) -> int:
+    """Return ``ceil(n / stride)`` of whole numbers, n not negative.
+
+    Not ``-(-n // stride)``: in an exported graph, where n is known when it runs, ONNX divides towards zero.
+    """
+    return (n + stride - 1) // stride
+
+
+def cut(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut what a map ``(B, C, H, W)`` has beyond ``size`` at its right and bottom."""
+    if torch.compiler.is_exporting():
+        # A slice would be of the smaller of both sizes, and its strides would tell which; an export is for all sizes.
+        return x.narrow(-2, 0, size[0]).narrow(-1, 0, size[1]).clone(memory_format=torch.contiguous_format)
+    return x[..., : size[0], : size[1]]
 
 
 def fit_to_centre(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Cut a map ``(B, C, H, W)`` to ``size``, or extend it by repeating its border, evenly at both ends."""
+    if torch.compiler.is_exporting():
+        return _taken_from_centre(x, size)
     for dim in (-2, -1):
         extra = size[dim] - x.shape[dim]
         if extra < 0:
@@ -16,6 +35,16 @@ def fit_to_centre(x: Tensor, size: tuple[int, int]) -> Tensor:
         elif extra > 0:
             ends = (extra // 2, extra - extra // 2)
             x = F.pad(x, (*ends, 0, 0) if dim == -1 else (0, 0, *ends), mode="replicate")
+    return x
+
+
+def _taken_from_centre(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """The same without a question about the size: an exported graph is one for all sizes."""
+    for dim in (-2, -1):
+        have, want = x.shape[dim], size[dim]
+        if have is not want and not statically_known_true(have == want):
+            start = torch.sym_max(have - want, 0) // 2 - torch.sym_max(want - have, 0) // 2
+            x = x.index_select(dim, (torch.arange(want, device=x.device) + start).clamp(0, have - 1))
     return x
 
 

@@ -151,6 +151,6 @@ def _mlp(width: int, hidden: int, dropout: float) -> nn.Sequential:
 
 def _to_grid(x: Tensor, grid: tuple[int, int]) -> Tensor:
     """Average patches ``(B, rows, columns, channels)`` to another grid."""
-    if x.shape[1:3] == torch.Size(grid):
+    if not torch.compiler.is_exporting() and x.shape[1:3] == torch.Size(grid):
         return x
     return average_to_grid(x.movedim(-1, 1), grid).movedim(1, -1)

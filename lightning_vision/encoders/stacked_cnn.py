@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_vision.encoders.base import Encoder
 from lightning_vision.encoders.conv_block import ConvBlock
 from lightning_vision.encoders.layers import FCStack, merge_layers
-from lightning_vision.encoders.maps import average_to_grid, fit_to_centre
+from lightning_vision.encoders.maps import average_to_grid, ceil_div, fit_to_centre
 from lightning_vision.encoders.options import Activation, Initializer, Norm, PaddingMode, PoolFunction
 from lightning_vision.errors import ConfigError
 from lightning_vision.types import HALF_STATS, Between, FeatureInfo
@@ -209,9 +209,9 @@ class StackedCNN(Encoder):
         height, width = found[0].shape[-2:]
         maps = []
         for x, (down, across), stride in zip(found[1:], self.map_strides, self.info.strides, strict=True):
-            level = fit_to_centre(x, (-(-height // down), -(-width // across)))
+            level = fit_to_centre(x, (ceil_div(height, down), ceil_div(width, across)))
             if down != across:
-                level = average_to_grid(level, (-(-height // stride), -(-width // stride)))
+                level = average_to_grid(level, (ceil_div(height, stride), ceil_div(width, stride)))
             maps.append(level)
         return maps
 

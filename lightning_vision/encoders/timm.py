@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from lightning_vision.encoders.base import Encoder, pad_to_multiple
 from lightning_vision.encoders.conv_block import pair
 from lightning_vision.encoders.drop_path import no_stochastic_depth, rates, require_one_rate
-from lightning_vision.encoders.fixed_size import resize_image, resize_maps
+from lightning_vision.encoders.fixed_size import pad_to_least, resize_image, resize_maps
 from lightning_vision.encoders.hub import offline_if_unreachable
-from lightning_vision.encoders.maps import fit_to_centre
+from lightning_vision.encoders.maps import ceil_div, fit_to_centre
 from lightning_vision.encoders.timm_families import UNPUBLISHED, check_family
 from lightning_vision.encoders.weights import adapt_conv_weight, cannot_load, load_strict
 from lightning_vision.errors import ConfigError, listed, nearest
@@ -207,7 +207,7 @@ class TimmEncoder(Encoder):
             final, maps = self.model.forward_features(self._sized(x)), self._intermediates(sized)
         if self._fixed_size is not None:
             return final, resize_maps(maps, self.info.strides, (padded.shape[-2], padded.shape[-1]))
-        cells = [(-(-sized.shape[-2] // s), -(-sized.shape[-1] // s)) for s in self.info.strides]
+        cells = [(ceil_div(sized.shape[-2], s), ceil_div(sized.shape[-1], s)) for s in self.info.strides]
         return final, [fit_to_centre(m, size) for m, size in zip(maps, cells, strict=True)]
 
     def embed_features(self, found: tuple[Any, list[Tensor]]) -> Tensor:
@@ -242,8 +242,7 @@ class TimmEncoder(Encoder):
         """Resize for a model that is tied to one size, pad for one that has a smallest size."""
         if self._fixed_size is not None:
             return resize_image(x, self._fixed_size)
-        bottom, right = max(0, self._least - x.shape[-2]), max(0, self._least - x.shape[-1])
-        return nn.functional.pad(x, (0, right, 0, bottom)) if bottom or right else x
+        return pad_to_least(x, (self._least, self._least))
 
     @torch.no_grad()
     def _probe(self, model_name: str) -> FeatureInfo:

@@ -12,7 +12,7 @@ from torchvision.ops import StochasticDepth
 
 from lightning_vision.encoders.base import Encoder
 from lightning_vision.encoders.drop_path import no_stochastic_depth
-from lightning_vision.encoders.maps import fit_to_centre
+from lightning_vision.encoders.maps import ceil_div, fit_to_centre
 from lightning_vision.encoders.torchvision_families import STOCHASTIC, find_model
 from lightning_vision.encoders.torchvision_maxvit import MaxVit
 from lightning_vision.encoders.torchvision_stages import Stages
@@ -127,7 +127,7 @@ class TorchvisionEncoder(Encoder):
         """Return the map behind each stage."""
         levels, (height, width) = found
         return [
-            fit_to_centre(m, (-(-height // s), -(-width // s)))
+            fit_to_centre(m, (ceil_div(height, s), ceil_div(width, s)))
             for m, s in zip(self.model.pyramid(levels), self._spec.strides, strict=True)
         ]
 

@@ -65,7 +65,7 @@ class VisionTransformer(Stages):
     def _tokens(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         patches = self.conv_proj(x)
         grid = (patches.shape[-2], patches.shape[-1])
-        tokens = torch.cat([self.class_token.expand(len(x), -1, -1), patches.flatten(2).mT], 1)
+        tokens = torch.cat([self.class_token.expand(x.shape[0], -1, -1), patches.flatten(2).mT], 1)
         return self.encoder.dropout(tokens + positions_at(self.encoder.pos_embedding, grid)), grid
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_vision.encoders.layers import ChannelNorm
+from lightning_vision.encoders.maps import ceil_div
 from lightning_vision.necks.base import STRIDES, Neck
 from lightning_vision.types import Between, FeatureInfo
 
@@ -51,7 +53,11 @@ class _Halve(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         bottom, right = x.shape[-2] % 2, x.shape[-1] % 2
-        if bottom or right:
+        if torch.compiler.is_exporting():  # one graph for all sizes
+            for dim in (-2, -1):
+                even = torch.arange(ceil_div(x.shape[dim], 2) * 2, device=x.device)
+                x = x.index_select(dim, even.clamp(max=x.shape[dim] - 1))
+        elif bottom or right:
             x = F.pad(x, (0, right, 0, bottom), mode="replicate")
         y: Tensor = self.conv(x)
         return y
