@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_vision.actions.cache import cache
     from lightning_vision.actions.check import check
+    from lightning_vision.actions.export import export
     from lightning_vision.actions.fit import fit
     from lightning_vision.actions.models import build, load
     from lightning_vision.actions.predict import predict
@@ -29,6 +30,7 @@ _HOME = {
     "predict": "actions.predict",
     "load": "actions.models",
     "show": "reports.grid",
+    "export": "actions.export",
     "cache": "actions.cache",
     "check": "actions.check",
     "summary": "actions.summary",
@@ -45,6 +47,7 @@ __all__ = [
     "cache",
     "check",
     "compose",
+    "export",
     "fit",
     "instantiate",
     "load",

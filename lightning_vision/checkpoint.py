@@ -33,6 +33,9 @@ RAW = "raw_weights"
 AVERAGE = "averaged_weights"
 # Groups of the config that a model is built from.
 OF_MODEL = ("encoder", "neck", "decoder", "loss", "outputs", "augmentation")
+# What rebuilding a model needs.
+NEEDED = {"config": dict, "outputs": dict, "geometry": list, "pixel_stats": dict, "encoder_rebuild": dict}
+NEEDED_OF_CONFIG = ("encoder", "data", "preprocessing", "optimizer", "scheduler", "seed", "encoder_lr_factor")
 # Where the schedules of the second format are now.
 MOVED = {
     "lightning_vision.optim.Cosine": "lightning_vision.optim.cosine.Cosine",
@@ -46,9 +49,17 @@ def pack(module: VisionModule, checkpoint: dict[str, Any]) -> None:
     Raises:
         CheckpointError: A value is neither plain data nor a tensor; the message names its key.
     """
+    weights_inside = module.encoder.saved_weights_in_checkpoint is not False
+    checkpoint[KEY] = description(module, weights_inside)
+    if not weights_inside:
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith(ENCODER)}
+    assert_plain(checkpoint)
+
+
+def description(module: VisionModule, weights_inside: bool) -> dict[str, Any]:
+    """What rebuilding the model needs beside its weights, as plain data."""
     encoder = module.encoder
-    weights_inside = encoder.saved_weights_in_checkpoint is not False
-    checkpoint[KEY] = {
+    return {
         "format_version": FORMAT_VERSION,
         "config": module.config,
         "plugins": plugins_of(module.config),
@@ -61,9 +72,6 @@ def pack(module: VisionModule, checkpoint: dict[str, Any]) -> None:
         if weights_inside
         else {"digest": encoder.weights_digest(), "origin": encoder.weights_origin},
     }
-    if not weights_inside:
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith(ENCODER)}
-    assert_plain(checkpoint)
 
 
 def restore_encoder_weights(module: VisionModule, checkpoint: dict[str, Any]) -> None:
@@ -125,6 +133,10 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         CheckpointError: The file is missing, unreadable, of another program or of a newer format.
     """
     file = find_checkpoint(path)
+    if file.is_dir():
+        from lightning_vision.inference.hub import read_hub_folder
+
+        return _checked(read_hub_folder(file), file)
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # on bytes that are no checkpoint torch raises nearly every type
@@ -140,7 +152,14 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
             expected="a file that a fit wrote, such as checkpoints/best.ckpt in its run folder; weights alone go into "
             "encoder.weights=",
         )
-    version = checkpoint[KEY]["format_version"]
+    return _checked(checkpoint, file)
+
+
+def _checked(checkpoint: dict[str, Any], file: os.PathLike[str]) -> dict[str, Any]:
+    """A checkpoint in the present format, with all that rebuilding the model needs."""
+    version = checkpoint[KEY].get("format_version")
+    if not isinstance(version, int):
+        raise CheckpointError("The checkpoint does not say its format.", given=f"format_version {version} in {file}")
     if version > FORMAT_VERSION:
         raise CheckpointError(
             "The checkpoint was written by a newer version of lightning_vision.",
@@ -149,6 +168,15 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
             override="pip install --upgrade lightning_vision",
         )
     upgrade(checkpoint)
+    lacking = [name for name, kind in NEEDED.items() if not isinstance(checkpoint[KEY].get(name), kind)]
+    config = checkpoint[KEY].get("config")
+    lacking += [f"config.{name}" for name in NEEDED_OF_CONFIG if isinstance(config, dict) and name not in config]
+    if lacking:
+        raise CheckpointError(
+            "The checkpoint lacks what rebuilding its model needs.",
+            given=f"no usable {listed(lacking)} in {file}",
+            expected="a file or folder as it was written",
+        )
     _require_plugins(checkpoint[KEY], file)
     return checkpoint
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ACTIONS", "TRUSTED", "Settings", "compose", "conf_dir", "instantiate", "options_of"]
 
-ACTIONS = ("fit", "test", "predict", "check", "summary", "cache")
+ACTIONS = ("fit", "test", "predict", "export", "check", "summary", "cache")
 # What a config may build. Code from elsewhere comes in as a plugin, which its user has installed.
 TRUSTED = ("lightning_vision.", "torch.nn.", "torch.optim.", "lightning.pytorch.", "timm.optim.")
 
@@ -36,7 +36,7 @@ TRUSTED = ("lightning_vision.", "torch.nn.", "torch.optim.", "lightning.pytorch.
 class Settings:
     """The scalars at the root: conf/config.yaml says what each means, these annotations what it allows."""
 
-    action: Literal["fit", "test", "predict", "check", "summary", "cache"] = "fit"
+    action: Literal["fit", "test", "predict", "export", "check", "summary", "cache"] = "fit"
     task: Literal["auto", "classification", "multilabel", "open_set", "segmentation", "embedding", "anomaly"] = "auto"
     outputs: dict[str, dict[str, Any]] | None = None
     image_size: Annotated[int, Between(1)] | tuple[Annotated[int, Between(1)], Annotated[int, Between(1)]] | None = None
@@ -70,6 +70,8 @@ class Settings:
         | list[Literal["horizontal_flip", "vertical_flip"] | Annotated[float, Between(0.25, 4)]]
         | None
     ) = None
+    format: Literal["onnx", "torch", "hub", "all"] | list[Literal["onnx", "torch", "hub", "all"]] = "onnx"
+    push: str | None = None
     quick: bool = False
     report: str | None = None
     plots: (

@@ -23,13 +23,21 @@ if TYPE_CHECKING:
     from lightning_vision.resolve import Plan
 
 
+# Of a folder for the hub, which stands for a checkpoint.
+HUB_WEIGHTS, HUB_CONFIG = "model.safetensors", "config.json"
+
+
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """Return the file of a checkpoint. Here, so that a mistyped path is answered before torch is imported.
+    """Return the file of a checkpoint, or the folder that ``export format=hub`` wrote.
+
+    Here, so that a mistyped path is answered before torch is imported.
 
     Raises:
         CheckpointError: There is none; the message names those beside it.
     """
     file = Path(path).expanduser()
+    if file.is_dir() and ((file / HUB_WEIGHTS).exists() or (file / HUB_CONFIG).exists()):
+        return file
     if file.is_file():
         return file
     folder = file if file.is_dir() else file.parent

@@ -23,6 +23,7 @@ OWN = (
     *("quick", "report", "plots"),
     *OF_PREDICT,
     *KEYS,
+    *("format", "push"),
 )
 OWN_PREPROCESSING = (
     *("mode", "in_memory", "prefetch_size", "lazy_cache_dir", "decode_threads", "num_processes"),

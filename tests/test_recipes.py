@@ -85,6 +85,18 @@ TINY = {
 }
 
 
+def assert_reloads(module: Any, file: Path) -> None:
+    """Save as a fit does, load, and compare the outputs to the bit."""
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, file)
+    image = torch.randint(0, 256, (2, *module.geometry.shape), dtype=torch.uint8)
+    with torch.no_grad():
+        wanted, found = module.outputs(image), lv.load(file).outputs(image)
+    for name, output in wanted.items():
+        assert torch.equal(output.logits, found[name].logits), name
+
+
 class TestTrained:
     """Each is built as its file says, but for weights and size, and trained for a step."""
 
@@ -112,6 +124,7 @@ class TestTrained:
         loss.backward()
         assert torch.isfinite(loss)
         assert any(p.grad is not None and p.grad.any() for p in module.parameters())
+        assert_reloads(module.eval(), tmp_path / "model.ckpt")
 
 
 class TestHyperparameters:

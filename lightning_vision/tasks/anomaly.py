@@ -132,6 +132,10 @@ class Anomaly(Task):
         scores = torch.stack([view.logits.float() for view in views]).mean(0)
         return views[0]._replace(logits=scores, hidden=mean_vectors([view.hidden for view in views]))
 
+    def tensors(self, head: Head, output: HeadOutput) -> dict[str, Tensor]:
+        """``score`` ``(B,)``."""
+        return {"score": output.logits}
+
     def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
         """The score and, where a threshold is known, whether it is anomalous."""
         score, threshold = output.logits.item(), _decoder(head).threshold.item()

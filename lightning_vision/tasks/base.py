@@ -149,6 +149,10 @@ class Task(ABC):
         )
 
     @abstractmethod
+    def tensors(self, head: Head, output: HeadOutput) -> dict[str, Tensor]:
+        """What an exported model returns of a batch, by name: tensors alone, without names, files and decisions."""
+
+    @abstractmethod
     def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
         """What is predicted for one image.
 

@@ -122,6 +122,10 @@ class Classification(Task):
             "f1": self.named(metrics.dice(confusion)),
         }
 
+    def tensors(self, head: Head, output: HeadOutput) -> dict[str, Tensor]:
+        """``probabilities`` ``(B, C)``."""
+        return {"probabilities": head.probabilities(output.logits)}
+
     def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
         """The probability of each class, and the name of the most probable one."""
         probabilities = head.probabilities(output.logits.unsqueeze(0))[0].cpu().numpy()

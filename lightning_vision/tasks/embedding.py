@@ -92,10 +92,14 @@ class Embedding(Task):
         assert logits is not None
         return views[0]._replace(logits=logits, hidden=mean_vectors([view.hidden for view in views]))
 
+    def tensors(self, head: Head, output: HeadOutput) -> dict[str, Tensor]:
+        """``embedding`` ``(B, D)``: the encoder's, or the projection where the decoder says so."""
+        projected = getattr(head.decoder, "predicts", "embedding") == "projection"
+        return {"embedding": output.logits if projected else _embeddings(output)}
+
     def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
         """The encoder's embedding, or the projection where the decoder says so."""
-        projected = getattr(head.decoder, "predicts", "embedding") == "projection"
-        vector = output.logits if projected else _embeddings(output)
+        vector = self.tensors(head, output)["embedding"]
         return Prediction(place.path, embedding=vector.float().cpu().numpy())
 
     def writer(self, folder: Path, root: Path | None, output: Output = PLAIN) -> EmbeddingWriter:

@@ -118,6 +118,10 @@ class Multilabel(Task):
         """See ``Task.logits``; the temperature is taken back."""
         return logit_of(probabilities) * head.temperature
 
+    def tensors(self, head: Head, output: HeadOutput) -> dict[str, Tensor]:
+        """``probabilities`` ``(B, C)``, one a label."""
+        return {"probabilities": head.probabilities(output.logits)}
+
     def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
         """The probability of each label, and those at or above their thresholds."""
         probabilities = head.probabilities(output.logits.unsqueeze(0))[0]

@@ -115,6 +115,10 @@ class OpenSet(Classification):
         found, rows = super().intervals(computed), (computed["confidence"], computed["known"])
         return found if len(rows[0]) > MOST_IMAGES else found | row_intervals({"unknown_auroc": drawn_auroc}, *rows)
 
+    def tensors(self, head: Head, output: HeadOutput) -> dict[str, Tensor]:
+        """``probabilities`` ``(B, C)``, and the ``confidence`` ``(B,)`` that the threshold is for."""
+        return super().tensors(head, output) | {"confidence": self.confidence(head, output)}
+
     def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
         """The probability of each class, and the most probable one or ``unknown``; its confidence is the score."""
         found = super().prediction(head, output, place)

@@ -86,6 +86,10 @@ class Segmentation(Task):
             "dice": self.named(metrics.dice(confusion)),
         }
 
+    def tensors(self, head: Head, output: HeadOutput) -> dict[str, Tensor]:
+        """``logits``, which predictions resample to the size of the file, and ``probabilities``: ``(B, C, H, W)``."""
+        return {"logits": output.logits, "probabilities": head.probabilities(output.logits)}
+
     def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
         """The class map at the size of the image's file, and the probabilities where they are wanted."""
         resized = restore_size(output.logits, place.size(), place.resize)
