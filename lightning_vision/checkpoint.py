@@ -155,7 +155,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     return _checked(checkpoint, file)
 
 
-def _checked(checkpoint: dict[str, Any], file: os.PathLike[str]) -> dict[str, Any]:
+def _checked(checkpoint: dict[str, Any], file: Path) -> dict[str, Any]:
     """A checkpoint in the present format, with all that rebuilding the model needs."""
     version = checkpoint[KEY].get("format_version")
     if not isinstance(version, int):
@@ -167,9 +167,10 @@ def _checked(checkpoint: dict[str, Any], file: os.PathLike[str]) -> dict[str, An
             expected=f"format {FORMAT_VERSION} or older",
             override="pip install --upgrade lightning_vision",
         )
-    upgrade(checkpoint)
-    lacking = [name for name, kind in NEEDED.items() if not isinstance(checkpoint[KEY].get(name), kind)]
     config = checkpoint[KEY].get("config")
+    if isinstance(config, dict):
+        upgrade(checkpoint)
+    lacking = [name for name, kind in NEEDED.items() if not isinstance(checkpoint[KEY].get(name), kind)]
     lacking += [f"config.{name}" for name in NEEDED_OF_CONFIG if isinstance(config, dict) and name not in config]
     if lacking:
         raise CheckpointError(

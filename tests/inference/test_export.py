@@ -156,17 +156,18 @@ class TestTasks:
         assert set(found.differences) == set(exported.names)
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch, exported in all formats."""
+    folder = tmp_path_factory.mktemp("run")
+    words = ["data.num_images=60", "epochs=1", "image_size=32", "decoder=classifier"]
+    lv.fit([*words, "calibrate=temperature"], overrides={**SMALL, "output_dir": str(folder)})
+    lv.export(folder / "checkpoints" / "best.ckpt", folder / "export", format="all")
+    return folder
+
+
 class TestConsumer:
     """What someone has who has the ONNX file alone."""
-
-    @pytest.fixture(scope="class")
-    def run(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """A run of one epoch, exported in all formats."""
-        folder = tmp_path_factory.mktemp("run")
-        words = ["data.num_images=60", "epochs=1", "image_size=32", "decoder=classifier"]
-        lv.fit([*words, "calibrate=temperature"], overrides={**SMALL, "output_dir": str(folder)})
-        lv.export(folder / "checkpoints" / "best.ckpt", folder / "export", format="all")
-        return folder
 
     def test_the_file_tells_how_to_prepare_images_and_read_the_outputs(self, run: Path) -> None:
         model = onnx.load(run / "export" / "model.onnx")

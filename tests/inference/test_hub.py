@@ -12,7 +12,7 @@ import torch
 import lightning_vision as lv
 from lightning_vision import checkpoint as checkpoints
 from lightning_vision.actions import export as action
-from lightning_vision.errors import CheckpointError, ConfigError
+from lightning_vision.errors import CheckpointError, ConfigError, VisionError
 from lightning_vision.inference.agreement import Images
 from lightning_vision.inference.hub import check_hub_folder, push_folder, without_paths, write_hub_folder
 
@@ -86,11 +86,12 @@ def test_a_config_that_lacks_what_is_needed(folder: Path, changes: dict[str, Any
         lv.load(folder)
 
 
-def test_only_trusted_targets_are_built(folder: Path) -> None:
+@pytest.mark.parametrize("target", ["os.system", "lightning_vision.config.os.system"])
+def test_only_trusted_targets_are_built(folder: Path, target: str) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))[checkpoints.KEY]["config"]
-    config["encoder"] = {"_target_": "os.system", "command": "touch evil"}
+    config["encoder"] = {"_target_": target, "command": "touch evil"}
     change(folder, config=config)
-    with pytest.raises(ConfigError, match="may not build"):
+    with pytest.raises(VisionError, match=r"blocklisted|plugin os, which is not installed"):
         lv.load(folder)
 
 
