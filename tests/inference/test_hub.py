@@ -91,7 +91,7 @@ def test_only_trusted_targets_are_built(folder: Path, target: str) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))[checkpoints.KEY]["config"]
     config["encoder"] = {"_target_": target, "command": "touch evil"}
     change(folder, config=config)
-    with pytest.raises(VisionError, match=r"blocklisted|plugin os, which is not installed"):
+    with pytest.raises(VisionError, match=r"blocklisted|may not build|plugin os, which is not installed"):
         lv.load(folder)
 
 
