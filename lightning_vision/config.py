@@ -63,6 +63,7 @@ class Settings:
     ) = None
     table: Literal["csv", "parquet"] = "csv"
     frame_step: Annotated[int, Between(1)] = 1
+    split: Literal["auto", "train", "val", "test", "all"] = "auto"
     tile: Annotated[int, Between(1)] | tuple[Annotated[int, Between(1)], Annotated[int, Between(1)]] | None = None
     overlap: Annotated[float, Between(0, 1, high_open=True)] = 0.25
     tta: (

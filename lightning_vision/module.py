@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -36,6 +36,9 @@ from lightning_vision.outputs import OF, figure_prefix, in_order, monitors_of
 from lightning_vision.processor import IN_CACHE
 from lightning_vision.tasks.base import Task, mean_vectors
 from lightning_vision.types import Batch, Geometry, PixelStats
+
+if TYPE_CHECKING:
+    from lightning_vision.reports.per_image import PerImageTable
 
 Outputs = Callable[[Tensor], dict[str, HeadOutput]]
 # What torch says of a BatchNorm that has nothing to take a variance of.
@@ -140,6 +143,9 @@ class VisionModule(LightningModule):
         self.encoder_rates: list[float] = []
         # The features of a frozen encoder, where a fit reads them instead of computing them anew in every epoch.
         self.embeddings: EmbeddingCache | None = None
+        # What a test calls its figures, and where it notes its images one by one.
+        self.scored_as = "test"
+        self.per_image: PerImageTable | None = None
         # Whether a fit compiles its steps; and the methods that are then called in their place, by name.
         self.compiles_steps = False
         self.compiled: dict[str, Callable[..., Any]] = {}
@@ -455,6 +461,8 @@ class VisionModule(LightningModule):
         outputs = self._evaluate(batch, batch_idx, "test")
         if outputs is None:
             return
+        if self.per_image is not None:
+            self.per_image.add(batch, outputs)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         tiled = None if self.tiling is None else TiledImages(self, data, self.tiling)
         for name, head in self.named_heads():
@@ -519,14 +527,15 @@ class VisionModule(LightningModule):
     def _finish(self, split: Literal["val", "test"]) -> None:
         row: dict[str, Tensor] = {}
         losses: dict[str, Tensor] = {}
+        called = self.scored_as if split == "test" else split
         for name, head in self.named_heads():
             scores = head.val_scores if split == "val" else head.test_scores
             computed = head.task.compute(head, scores)
             if split == "val" and self.fitting and not self.trainer.sanity_checking:
                 head.task.learn(head, computed)
             head.calibrating = False
-            head.results[split] = computed
-            prefix = f"{split}/{self.prefix(name)}"
+            head.results[called] = computed
+            prefix = f"{called}/{self.prefix(name)}"
             losses[name] = row[f"{prefix}loss"] = computed["loss"].float()
             figures = head.task.figures(computed)
             if split == "test" and head.original_scores is not None:
@@ -534,8 +543,8 @@ class VisionModule(LightningModule):
                 head.original_scores.reset()
             row |= {f"{prefix}{k}": torch.tensor(v) for k, v in figures.items()}
             scores.reset()
-            row |= self._monitored(f"{split}/{self.prefix(name)}", head, computed)
-        row[f"{split}/loss"] = self._total(losses)
+            row |= self._monitored(prefix, head, computed)
+        row[f"{called}/loss"] = self._total(losses)
         if self.fitting and not self.trainer.sanity_checking:
             self._observe(row)
         # The counts are summed over ranks already; the mean over equal values only satisfies Lightning's check.

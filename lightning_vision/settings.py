@@ -19,7 +19,7 @@ OF_LABELS = ("unknown", "label_map", "separator")
 # The seed is not among them: it decides which rows are test rows where the data bring no split.
 OF_PREDICT = ("save", "table", "frame_step")
 OWN = (
-    *("action", "checkpoint", "source", "output_dir", "data", "batch_size", "trainer", "callbacks", "logger"),
+    *("action", "checkpoint", "source", "split", "output_dir", "data", "batch_size", "trainer", "callbacks", "logger"),
     *("quick", "report", "plots"),
     *OF_PREDICT,
     *KEYS,
@@ -40,7 +40,7 @@ MEASURED = {"precision": "32-true", "channels_last": False, "compile": False}
 FOUND = ("find_batch_size", "find_lr")
 # Settings whose null is a value, and nothing that was decided when the run began.
 OFF_WHEN_NULL = ("num_items_per_epoch", "images_per_class", "encoder_layer_decay", "calibrate", "tied")
-PLACES = ("action", "checkpoint", "source", "output_dir")
+PLACES = ("action", "checkpoint", "source", "split", "output_dir")
 
 
 def for_checkpoint(saved: Mapping[str, Any], given: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:

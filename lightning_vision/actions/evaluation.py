@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_vision.data.datamodule import VisionDataModule
+    from lightning_vision.data.scored_rows import Called
     from lightning_vision.module import VisionModule
     from lightning_vision.reports.notebook import Plots
+    from lightning_vision.reports.per_image import PerImageTable
     from lightning_vision.types import Split
 
 # Of the 95 % interval of a figure.
@@ -64,23 +66,44 @@ def hushed(quiet: bool) -> Iterator[None]:
         yield
 
 
-def evaluate(trainer: Any, module: VisionModule, data: VisionDataModule, split: Split) -> dict[str, float]:
-    """Score a split; return flat figures, those of the classes too."""
-    from lightning_vision.interruption import interruptible
+def evaluate(
+    trainer: Any, module: VisionModule, data: VisionDataModule, folder: Path, split: Split, called: Called | None = None
+) -> tuple[dict[str, float], PerImageTable]:
+    """Score a split, and write ``per_image.csv`` into the run folder.
 
-    with interruptible(trainer):
-        if split == "test":
+    Args:
+        trainer: Lightning's.
+        module: The model.
+        data: Its data.
+        folder: The run folder.
+        split: The rows that are scored.
+        called: What stands before the figures, where it is not the split.
+
+    Returns:
+        Flat figures, those of the classes too, and the table, which knows the worst images.
+    """
+    from lightning_vision.interruption import interruptible
+    from lightning_vision.reports.per_image import PerImageTable
+
+    called = called or split
+    if called != "test":
+        trainer.loggers = []  # these figures are of no epoch: they would become one more row of metrics.csv
+    data.scored, module.scored_as = split, called
+    module.per_image = records = PerImageTable(module, data)
+    try:
+        with interruptible(trainer):
             rows = trainer.test(module, data, verbose=False)
-        else:
-            trainer.loggers = []  # these figures are of no epoch: they would become one more row of metrics.csv
-            rows = trainer.validate(module, data, verbose=False)
+        records.finish(folder / "per_image.csv")
+    finally:
+        records.close()
+        module.per_image = None
     figures = {key: float(value) for key, value in rows[0].items()}
     for name, head in module.named_heads():
-        prefix = f"{split}/{module.prefix(name)}"
-        for figure, values in head.task.per_class(head.results[split]).items():
+        prefix = f"{called}/{module.prefix(name)}"
+        computed = head.results[called]
+        for figure, values in head.task.per_class(computed).items():
             figures |= {f"{prefix}{figure}/{class_name}": value for class_name, value in values.items()}
-        if split == "test":
-            for figure, ends in head.task.intervals(head.results[split]).items():
-                if all(map(math.isfinite, ends)):
-                    figures |= {f"{prefix}{figure}/{end}": value for end, value in zip(ENDS, ends, strict=True)}
-    return figures
+        for figure, ends in head.task.intervals(computed).items():
+            if all(map(math.isfinite, ends)):
+                figures |= {f"{prefix}{figure}/{end}": value for end, value in zip(ENDS, ends, strict=True)}
+    return figures, records

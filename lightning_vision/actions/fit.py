@@ -84,7 +84,7 @@ def _trained(
 ) -> Result:
     """Train, score, and write the run folder."""
     from lightning_vision.interruption import interruptible
-    from lightning_vision.reports.run import report_data, report_figures, report_pictures
+    from lightning_vision.reports.run import Subject, report_data, report_figures, report_page, report_pictures
     from lightning_vision.reports.training import training_lines
 
     folder = Path(plan.config["output_dir"])
@@ -115,14 +115,19 @@ def _trained(
     split: Split = "test" if plan.index.counts()["test"] else "val"
     scored = plan.index.counts()[split] > 0
     if scored:
-        metrics |= evaluate(trainer, module, data, split)
+        figures, records = evaluate(trainer, module, data, folder, split)
+        metrics |= figures
     bad = data.bad
     if trainer.is_global_zero:
         print("\n".join([*training_lines(module), *tuned]))
+        sections = []
         if scored:
-            report_figures(folder, module, data, split, metrics)
+            sections = report_figures(folder, module, data, split, split, metrics, records)
         else:
             print(f"no rows to score; checkpoints and curves: {folder}")
+        called, count = (split, plan.index.counts()[split]) if scored else (None, 0)
+        subject = Subject("fit", plan.config, plan.index, called, count, path if path.is_file() else None)
+        report_page(folder, module, subject, sections)
         runfolder.left_out(bad)
         runfolder.finish(folder, metrics)
     return Result(metrics, folder, path, module)

@@ -13,7 +13,7 @@ from lightning_vision.actions.arguments import checkpoint_of, composed_with_keys
 from lightning_vision.actions.evaluation import Result, evaluate, hushed
 from lightning_vision.actions.models import build_parts, module_of, untrained_plan
 from lightning_vision.config import instantiate
-from lightning_vision.errors import DataError
+from lightning_vision.data.scored_rows import rows_to_score
 from lightning_vision.outputs import main_output, outputs_of
 from lightning_vision.reading import read_index, targets_of
 from lightning_vision.resolve import plain
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lightning_vision.data.index import SampleIndex
     from lightning_vision.inference.looking import Look
     from lightning_vision.module import VisionModule
-    from lightning_vision.types import Split
+    from lightning_vision.reports.run import Subject
 
 
 def run(cfg: DictConfig) -> None:
@@ -48,10 +48,12 @@ def test(
             names, with a decoder that needs no training (``decoder="pretrained"`` or ``"zero_shot"``).
         config: Overrides of data, batch_size, trainer; all else comes from the checkpoint.
         quiet: Print nothing but warnings.
-        choices: The same by name. Without ``data`` the test split of the training data is scored; of other data the
-            test split, or every row where the data are not split.
+        choices: The same by name. Without ``data`` the training data are scored. ``split``: which rows, ``train``,
+            ``val``, ``test`` or ``all``; without it the test split, else val, or every row of other data that are not
+            split. Figures have the name of the split before them: ``val/accuracy``.
 
     Raises:
+        ConfigError: A split is asked of data that are not split.
         CheckpointError: The checkpoint is unreadable, or the data have other classes, order or channels.
         DataError: The data cannot be used.
     """
@@ -69,48 +71,42 @@ def _test(model: str | Path | VisionModule | None, cfg: DictConfig, keys: Sequen
     from lightning_vision.assembly import build_data, build_trainer
     from lightning_vision.inference.looking import Look
     from lightning_vision.loggers.run import logged
+    from lightning_vision.reports.run import Subject
 
     garbage.release()
     look = Look(module, settings)
-    split: Split = "test"
-    counts = index.counts()
-    if other_data and not (index.is_split and counts["test"] + counts["val"]):
-        why = "no row is test or val" if index.is_split else "not split into train, val and test"
-        print(f"{index.origin}: {why}, so all {len(index)} rows are scored")
-        index = index.as_split("test")
-    elif not counts["test"]:
-        split = "val"
-    if not index.counts()[split]:
-        raise DataError(
-            f"{index.origin}: no row is test or val, so there is nothing to score",
-            given=", ".join(f"{count} {name}" for name, count in counts.items()),
-            override="data.path=OTHER_DATA",
-        )
-    data = build_data(index, module.geometry, instantiate(settings["preprocessing"]), settings)
+    rows, called = rows_to_score(index, cfg.split, other_data)
+    data = build_data(rows, module.geometry, instantiate(settings["preprocessing"]), settings)
     # Nothing is trained: no checkpoints, no early stopping.
     settings["callbacks"] = {k: v for k, v in settings["callbacks"].items() if v and "monitor" not in v and k != "last"}
     trainer = build_trainer(settings)
     if trainer.is_global_zero:
         runfolder.tell(index.problems)
+    file = Path(model) if isinstance(model, str | Path) else None
+    subject = Subject("test", settings, index, called, len(rows), file)
     folder = Path(settings["output_dir"])
     with logged(trainer, settings):
-        metrics = _scored(trainer, module, data, split, folder, look)
-    return Result(metrics, folder, Path(model) if isinstance(model, str | Path) else folder, module)
+        metrics = _scored(trainer, module, data, subject, folder, look)
+    return Result(metrics, folder, file or folder, module)
 
 
 def _scored(
-    trainer: Trainer, module: VisionModule, data: VisionDataModule, split: Split, folder: Path, look: Look
+    trainer: Trainer, module: VisionModule, data: VisionDataModule, subject: Subject, folder: Path, look: Look
 ) -> dict[str, float]:
-    """Score a split, and write the run folder."""
-    from lightning_vision.reports.run import report_figures
+    """Score the rows of the split ``test``, and write the run folder."""
+    from lightning_vision.reports.run import report_figures, report_page
 
+    called = subject.called
+    assert called is not None
     with look:
-        metrics = evaluate(trainer, module, data, split)
-        metrics |= {f"{split}/{name}": value for name, value in look.figures().items()}
+        metrics, records = evaluate(trainer, module, data, folder, "test", called)
+        metrics |= {f"{called}/{name}": value for name, value in look.figures().items()}
         bad = data.bad
+        sections = []
         if trainer.is_global_zero:
-            report_figures(folder, module, data, split, metrics)
+            sections = report_figures(folder, module, data, "test", called, metrics, records)
     if trainer.is_global_zero:
+        report_page(folder, module, subject, sections)
         runfolder.left_out(bad)
         runfolder.finish(folder, metrics)
     return metrics
@@ -135,6 +131,7 @@ def _data_to_score(
             settings["data"]["class_names"] = named
         for name in own if settings.get("outputs") else ():
             outputs[name]["class_names"] = list(module.head(name).task.target.class_names)
+        settings["images_per_class"] = None  # of these data nothing was left out for the training
         if "val_fraction" in settings["data"]:
             settings["data"]["val_fraction"] = 0.0  # nothing is trained, so no rows are held back from it
     else:

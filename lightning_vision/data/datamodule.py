@@ -74,6 +74,8 @@ class VisionDataModule(LightningDataModule):
         self._decoder = self._train_decoder = SampleDecoder(index, geometry, preprocessing)
         if self.train_geometry != geometry or preprocessing.for_training().resize != preprocessing.resize:
             self._train_decoder = SampleDecoder(index, self.train_geometry, preprocessing.for_training())
+        # What a test scores.
+        self.scored: Split = "test"
         self._modes: dict[Split, Mode] = {}
         self._embeddings: EmbeddingCache | None = None
         # Which images, by height and width, a prediction does not want as a whole: it cuts them into tiles itself.
@@ -103,7 +105,7 @@ class VisionDataModule(LightningDataModule):
             DataError: Nothing to train on; an image that cannot be decoded (eager); no room on the disk (lazy_cached).
             ConfigError: Not enough memory (eager).
         """
-        splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": (self.scored,)}
         if stage == "fit" and not len(self.index.rows("train")):
             raise DataError(
                 f"{self.index.origin or 'the data'}: no row is in the split train, so there is nothing to train on",
@@ -170,8 +172,8 @@ class VisionDataModule(LightningDataModule):
         return self._eval_loader("val")
 
     def test_dataloader(self) -> Loader | list[Loader]:
-        """Test batches; an empty list, which Lightning skips, if the split has no rows."""
-        return self._eval_loader("test")
+        """Batches of the split that is scored; an empty list, which Lightning skips, if it has no rows."""
+        return self._eval_loader(self.scored)
 
     def predict_dataloader(self) -> Loader:
         """All rows of the index in their order. Decoded once, so never cached."""

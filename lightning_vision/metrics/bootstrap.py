@@ -35,6 +35,9 @@ class PerImageConfusion(Scores):
         ignore_index: Target value that is left out, or None.
         max_images: Images of the whole pass up to which the counts are kept.
         max_bytes: Bytes of the counts of the whole pass up to which they are kept; four a number.
+
+    Attributes:
+        latest: The counts of the last batch, int32 ``(B, 3, C)``, kept or not.
     """
 
     counts: list[Tensor]
@@ -48,6 +51,7 @@ class PerImageConfusion(Scores):
         self.ignore_index = ignore_index
         self.most = min(max_images, max_bytes // (4 * 3 * num_classes))
         self._seen = 0
+        self.latest: Tensor | None = None
         self.add_rows("counts", (3, num_classes), torch.int32)
         self.add_sum("images", ())
 
@@ -60,11 +64,12 @@ class PerImageConfusion(Scores):
         """
         self._seen += len(target)
         self.images += len(target)
+        predicted = logits if logits.shape == target.shape else logits.max(1).indices
+        self.latest = _per_image(predicted, target, self.num_classes, self.ignore_index)
         if self._seen > self.most:
             self.counts.clear()
-            return
-        predicted = logits if logits.shape == target.shape else logits.max(1).indices
-        self.counts.append(_per_image(predicted, target, self.num_classes, self.ignore_index))
+        else:
+            self.counts.append(self.latest)
 
     def compute(self) -> Tensor | None:
         """Return the counts int32 ``(N, 3, C)``, in the order of ``Counts``; None if there were too many images."""

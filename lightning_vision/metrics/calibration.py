@@ -15,6 +15,8 @@ from lightning_vision.types import UNKNOWN
 COLDEST, HOTTEST = 0.01, 100.0
 STEPS = 100
 LOWEST = -1e6
+# No probability is so small that an image of its class would decide alone.
+LEAST = 1e-12
 # Numbers that are softened at once: 32 MB in float64.
 BLOCK = 2**22
 

@@ -59,10 +59,7 @@ class ClassificationScores(Ranking, EpochScores):
         classes = torch.arange(self.num_classes, device=target.device)
         self.rank(probabilities, (target[:, None] == classes).to(torch.uint8).masked_fill(~counted[:, None], UNKNOWN))
         confidence, predicted = probabilities.max(1)
-        edges = torch.linspace(0, 1, CALIBRATION_BINS + 1, dtype=torch.float32, device=target.device)
-        place = torch.bucketize(confidence, edges, right=True) - 1
-        rows = torch.stack([counted, confidence * counted, (predicted == target) & counted]).double()
-        self.calibration.index_add_(1, place, rows)
+        add_calibration(self.calibration, confidence, predicted == target, counted)
 
     def embed(self, vectors: Tensor, logits: Tensor, target: Tensor) -> None:
         """Keep some of the embeddings ``(B, D)`` of a batch, with the predicted and the true class of each."""
@@ -79,17 +76,40 @@ class ClassificationScores(Ranking, EpochScores):
         ``confusion`` ``(C, C)``, ``loss``, ``top``: as ``EpochScores``. ``auroc``: macro mean of one class against the
         rest; ``average_precision``: its macro mean; both over the classes that occur in the truth, NaN where there are
         none. ``calibration_error``: expected calibration error, 15 bins (Guo et al. 2017), NaN where nothing was
-        counted. While rows are stored: ``probabilities`` and ``truth``, one-hot or 255, ``(N, C)``. Of some rows, where
-        they were given, ``embeddings`` ``(M, D)``, and ``embedded_predicted`` and ``embedded_truth`` ``(M,)``.
+        counted; ``calibration`` ``(3, 16)``: the bins, see ``add_calibration``. While rows are stored:
+        ``probabilities`` and ``truth``, one-hot or 255, ``(N, C)``. Of some rows, where they were given,
+        ``embeddings`` ``(M, D)``, and ``embedded_predicted`` and ``embedded_truth`` ``(M,)``.
         """
         areas, precisions = self.ranked()
-        count, confidence, hits = self.calibration
         names = ("embeddings", "embedded_predicted", "embedded_truth")
         return {
             **super().compute(),
             "auroc": areas.nanmean(),
             "average_precision": precisions.nanmean(),
-            "calibration_error": (hits - confidence).abs().sum() / count.sum(),
+            "calibration_error": calibration_error(self.calibration),
+            "calibration": self.calibration.clone(),
             **self.stored_rows(),
             **dict(zip(names, self.embedded.columns, strict=False)),
         }
+
+
+def add_calibration(bins: Tensor, confidence: Tensor, right: Tensor, counted: Tensor | None = None) -> None:
+    """Add rows to bins of equal width.
+
+    Args:
+        bins: float64 ``(3, 16)``: rows, the sum of their confidence, and those that are right, in each of 15 bins; a
+            confidence of one has a bin of its own.
+        confidence: ``(N,)``, 0 to 1.
+        right: bool ``(N,)``.
+        counted: bool ``(N,)``: rows that are not are left out.
+    """
+    counted = torch.ones_like(right) if counted is None else counted
+    edges = torch.linspace(0, 1, CALIBRATION_BINS + 1, dtype=torch.float32, device=confidence.device)
+    place = torch.bucketize(confidence, edges, right=True) - 1
+    bins.index_add_(1, place, torch.stack([counted, confidence * counted, right & counted]).double())
+
+
+def calibration_error(bins: Tensor) -> Tensor:
+    """Expected calibration error of bins ``(3, 16)`` of ``add_calibration``; NaN where nothing was counted."""
+    count, confidence, hits = bins
+    return (hits - confidence).abs().sum() / count.sum()

@@ -12,55 +12,68 @@ from numpy.typing import NDArray
 
 from lightning_vision.reports.confusion import plot_confusion
 from lightning_vision.reports.files import whole_file
-from lightning_vision.reports.scored import Scored
-from lightning_vision.reports.sheet import label_sheet
+from lightning_vision.reports.ranking import draw_ranking
+from lightning_vision.reports.scored import Picture, Scored
+from lightning_vision.reports.sheet import LabelSample, label_sheet
 from lightning_vision.reports.text import FAMILY, drawable
 from lightning_vision.tasks.anomaly import confusion_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SAMPLES = 12
-SEARCHED = 240  # images that are looked through for the most unusual ones, where the order of the scores is not known
+SCORES = "The scores of the images by their truth; what lies right of the threshold is called anomalous."
+CONFUSION = "Decisions at the threshold: each row is the truth, each column what was decided."
+WORST = (
+    "False alarms and misses whose score is beyond the threshold by the largest factor, the worst first. The number is "
+    "the score."
+)
+UNUSUAL = "The images with the highest scores, the highest first."
 BINS = 40
 NORMAL_COLOUR, ANOMALOUS_COLOUR = "#0072B2", "#D55E00"
 
 
-def draw(scored: Scored) -> None:
-    """Write ``scores.png``, ``predictions.png`` with the most unusual images, and ``confusion.png``."""
-    names, computed = scored.head.task.target.class_names, scored.computed
+def draw(scored: Scored) -> list[Picture]:
+    """Write ``scores.png``, ``precision_recall.png``, ``confusion.png``, ``worst.png``, ``predictions.png``.
+
+    The last one shows the images with the highest scores.
+    """
+    names, computed, plots = scored.head.task.target.class_names, scored.computed, scored.plots
     threshold = computed["threshold"].item()
     scores, anomalous = (computed[key].cpu().numpy() for key in ("scores", "anomalous"))
-    plot_scores(scores, anomalous, threshold, names, scored.plots / "scores.png")
+    plot_scores(scores, anomalous, threshold, names, plots / "scores.png")
+    pictures = [Picture(plots / "scores.png", "Scores", SCORES)]
+    if anomalous.any() and not anomalous.all():
+        truth = anomalous.astype(np.uint8)[:, None]
+        pictures.append(draw_ranking(scores[:, None], truth, names[1:], plots / "precision_recall.png"))
     confusion = confusion_of(computed)
     if confusion is not None:
-        plot_confusion(confusion.cpu().numpy(), names, scored.plots / "confusion.png")
-    batch, output = scored.predict(_most_unusual(scored, scores))
+        plot_confusion(confusion.cpu().numpy(), names, plots / "confusion.png")
+        pictures.append(Picture(plots / "confusion.png", "Confusion matrix", CONFUSION))
+    for file, title, text, rows in (
+        ("worst.png", "The worst decisions", WORST, scored.worst),
+        ("predictions.png", "The most unusual images", UNUSUAL, scored.prominent),
+    ):
+        if len(rows):
+            label_sheet(_samples(scored, rows, threshold), plots / file)
+            pictures.append(Picture(plots / file, title, text))
+    return pictures
+
+
+def _samples(scored: Scored, rows: NDArray[np.int64], threshold: float) -> list[LabelSample]:
+    names = scored.head.task.target.class_names
+    batch, output = scored.predict(rows)
     truths = scored.head.target(batch)
     assert truths is not None
-    samples = [
+    return [
         (image, names[truth], _decided(score, threshold, names), f"{score:.4g}", title)
         for image, truth, score, title in zip(
             scored.shown(batch), truths.tolist(), output.logits.tolist(), scored.titles(batch), strict=True
         )
     ]
-    samples.sort(key=lambda sample: -float(sample[3]))
-    label_sheet(samples, scored.plots / "predictions.png")
 
 
 def _decided(score: float, threshold: float, names: Sequence[str]) -> str:
     return "no threshold" if math.isnan(threshold) else names[score >= threshold]
-
-
-def _most_unusual(scored: Scored, scores: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The rows with the highest scores; where it is not known which score is of which row, among a sample."""
-    rows = scored.data.index.rows(scored.split)
-    # A skipped image leaves a gap, and several processes have taken turns.
-    if len(scores) != len(rows) or scored.module.trainer.world_size > 1:
-        rows = scored.spread(SEARCHED)
-        parts = np.array_split(rows, -(-len(rows) // SAMPLES))
-        scores = np.concatenate([scored.predict(part)[1].logits.numpy() for part in parts])
-    return rows[np.argsort(-scores, kind="stable")[:SAMPLES]]
 
 
 def plot_scores(

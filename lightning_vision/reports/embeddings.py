@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lightning_vision.reports.files import whole_file
 from lightning_vision.reports.palette import class_palette
-from lightning_vision.reports.scored import Scored
+from lightning_vision.reports.scored import Picture, Scored
 from lightning_vision.reports.sheet import RIGHT, UNKNOWN, WRONG, as_rgb
 from lightning_vision.reports.text import FAMILY, class_label, drawable, shorten
 
@@ -24,6 +24,9 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 MAX_ROWS = 2000  # images that are embedded for the pictures, whatever the size of the split
+MAP = "Each point is an image; images that the model finds alike lie close together, as far as two directions can show."
+NEAREST = "Left an image, then those whose embeddings are most alike, with their cosine; green: of the same class."
+WORST = "Images whose nearest neighbours are mostly of other classes, those that are most alike to them first."
 QUERIES = 8
 NEIGHBOURS = 5
 _MAX_LEGEND = 30
@@ -34,19 +37,44 @@ _NONE = "#8A8A92"  # of an image without a class
 _NAME_LENGTH = 22
 
 
-def draw(scored: Scored) -> None:
-    """Write ``embeddings.png`` and ``neighbours.png``."""
+def draw(scored: Scored) -> list[Picture]:
+    """Write ``embeddings.png``, ``neighbours.png`` and, with labels, ``worst.png``."""
     names = scored.head.task.target.class_names
     rows, vectors, classes = embed(scored, scored.spread(MAX_ROWS))
     if not len(rows):
-        return
+        return []
     figure = embeddings_figure(principal_components(vectors), classes, names)
     _save(figure, scored.plots / "embeddings.png")
-    queries = np.unique(np.linspace(0, len(rows) - 1, QUERIES).round().astype(int))
-    shown, cosines = neighbours(vectors, queries, NEIGHBOURS)
-    images = scored.shown(scored.data.batch(rows[shown.ravel()]))
-    figure = neighbours_figure(images.reshape(*shown.shape, *images.shape[1:]), classes[shown], cosines, names)
-    _save(figure, scored.plots / "neighbours.png")
+    pictures = [Picture(scored.plots / "embeddings.png", "Map of the embeddings", MAP)]
+    spread = np.unique(np.linspace(0, len(rows) - 1, QUERIES).round().astype(int))
+    sheets = [("neighbours.png", "Nearest neighbours", NEAREST, spread)]
+    if len(strangers := among_strangers(vectors, classes)):
+        sheets.insert(0, ("worst.png", "The worst images", WORST, strangers[:QUERIES]))
+    for file, title, text, queries in sheets:
+        shown, cosines = neighbours(vectors, queries, NEIGHBOURS)
+        images = scored.shown(scored.data.batch(rows[shown.ravel()]))
+        images = images.reshape(*shown.shape, *images.shape[1:])
+        _save(neighbours_figure(images, classes[shown], cosines, names), scored.plots / file)
+        pictures.append(Picture(scored.plots / file, title, text))
+    return pictures
+
+
+def among_strangers(vectors: Floats, classes: Ints) -> Ints:
+    """Positions of the vectors whose nearest neighbours are mostly of other classes; the most alike to those first.
+
+    Args:
+        vectors: ``(N, D)`` of length 1.
+        classes: ``(N,)`` class ids, -1 for none.
+    """
+    known = np.flatnonzero(classes >= 0)
+    if len(known) < 2:
+        return known[:0]
+    shown, cosines = neighbours(vectors[known], np.arange(len(known)), NEIGHBOURS)
+    other = classes[known][shown[:, 1:]] != classes[known][:, None]
+    strangeness = (other * (1 + cosines[:, 1:])).sum(1)
+    lost = np.flatnonzero(other.mean(1) > 0.5)
+    found: Ints = known[lost[np.argsort(-strangeness[lost], kind="stable")]]
+    return found
 
 
 def plot_embeddings(

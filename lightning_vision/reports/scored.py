@@ -13,7 +13,23 @@ from torch import Tensor
 from lightning_vision.data.datamodule import VisionDataModule
 from lightning_vision.head import Head, HeadOutput
 from lightning_vision.module import VisionModule
+from lightning_vision.reports.per_image import PerImageTable
 from lightning_vision.types import Batch, Split
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a run, and what it shows.
+
+    Args:
+        path: PNG file.
+        title: A few words.
+        text: A sentence or two for those who look at it.
+    """
+
+    path: Path
+    title: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -24,7 +40,9 @@ class Scored:
         module: The model.
         name: Name of the output.
         data: The data.
-        split: The split that was scored.
+        split: The rows of the data that were scored.
+        called: The name of the figures.
+        records: What was noted of each image.
         plots: Folder of the pictures.
     """
 
@@ -32,6 +50,8 @@ class Scored:
     name: str
     data: VisionDataModule
     split: Split
+    called: str
+    records: PerImageTable
     plots: Path
 
     @property
@@ -42,7 +62,17 @@ class Scored:
     @property
     def computed(self) -> dict[str, Tensor]:
         """What the counter of the split came to."""
-        return self.head.results[self.split]
+        return self.head.results[self.called]
+
+    @property
+    def worst(self) -> NDArray[np.int64]:
+        """The rows of the worst images, the worst first."""
+        return self.records.worst(self.name)
+
+    @property
+    def prominent(self) -> NDArray[np.int64]:
+        """The rows of the images that are shown beside them."""
+        return self.records.prominent(self.name)
 
     def spread(self, count: int) -> NDArray[np.int64]:
         """At most ``count`` rows, evenly over the split: the first ones are often all of one class."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 MAX_CLASSES = 40  # rows of the table of classes; of more, the worst are shown
 _NONE = "-"
-_HEADS = {"iou": "IoU", "f1": "F1"}
+HEADS = {"iou": "IoU", "f1": "F1", "auroc": "AUROC"}
 Rows = list[list[str]]
 Table = tuple[str, list[str], Rows, str]
 Intervals = Mapping[str, tuple[float, float]]
@@ -113,7 +113,7 @@ def tables(
     if per_class and any(per_class.values()):
         names = list(dict.fromkeys(name for values in per_class.values() for name in values))
         shown, note = _worst(names, next(iter(per_class.values())))
-        head = ["class", *(_HEADS.get(key, key) for key in per_class)]
+        head = ["class", *(HEADS.get(key, key) for key in per_class)]
         rows = [[_line(n), *(figure(values.get(n, math.nan)) for values in per_class.values())] for n in shown]
         tables.append(("per class", head, rows, note))
     return tables

@@ -19,16 +19,17 @@ from lightning_vision.metrics.anomaly import AnomalyScores, best_f1_threshold
 from lightning_vision.metrics.bootstrap import MOST_IMAGES, Interval, row_intervals
 from lightning_vision.metrics.confusion import confusion_counts
 from lightning_vision.metrics.ranking import drawn_auroc, drawn_average_precision
-from lightning_vision.tasks.base import Stage, Task, mean_vectors
+from lightning_vision.tasks.base import PerImage, Stage, Task, mean_vectors
 from lightning_vision.types import TargetKind
 
 if TYPE_CHECKING:
     from lightning_vision.decoders.anomaly import AnomalyDecoder
     from lightning_vision.head import Head, HeadOutput
-    from lightning_vision.reports.scored import Scored
+    from lightning_vision.reports.scored import Picture, Scored
 
 RANKED = ("auroc", "average_precision")
 DECIDED = ("f1", "precision", "recall", "accuracy")
+TINY = 1e-30
 
 
 class StoredScores(AnomalyScores):
@@ -136,6 +137,25 @@ class Anomaly(Task):
         """``score`` ``(B,)``."""
         return {"score": output.logits}
 
+    def support(self, computed: dict[str, Tensor]) -> dict[str, float]:
+        """Images that are normal, and that are not."""
+        return self.named(torch.bincount(computed["anomalous"].long(), minlength=2))
+
+    def per_image(self, scores: Metric, head: Head, output: HeadOutput, target: Tensor | None) -> PerImage:
+        """Truth and score; with a threshold also the decision and whether it is right.
+
+        The worst are those on the wrong side of the threshold by the largest factor, false alarms and misses alike.
+        """
+        assert target is not None
+        score, threshold = output.logits.double(), _decoder(head).threshold.double()
+        anomalous, called = target != 0, score >= threshold
+        columns: dict[str, Tensor | list[str]] = {"truth": self.texts(anomalous), "score": score}
+        if threshold.isnan():
+            return PerImage(columns, torch.full_like(score, torch.nan), score)
+        columns |= {"prediction": self.texts(called), "correct": (called == anomalous).double()}
+        beyond = (score.clamp(min=TINY) / threshold.clamp(min=TINY)).log()
+        return PerImage(columns, torch.where(anomalous, -beyond, beyond), score)
+
     def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
         """The score and, where a threshold is known, whether it is anomalous."""
         score, threshold = output.logits.item(), _decoder(head).threshold.item()
@@ -149,11 +169,11 @@ class Anomaly(Task):
         """A table of scores."""
         return AnomalyWriter(folder, self.target.class_names, output)
 
-    def draw(self, scored: Scored) -> None:
+    def draw(self, scored: Scored) -> list[Picture]:
         """The scores of what is normal and what is not, the images with the highest, and the confusion matrix."""
         from lightning_vision.reports.anomalies import draw
 
-        draw(scored)
+        return draw(scored)
 
 
 def confusion_of(computed: dict[str, Tensor]) -> Tensor | None:

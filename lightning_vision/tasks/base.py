@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,9 +23,24 @@ if TYPE_CHECKING:
     from lightning_vision.head import Head, HeadOutput
     from lightning_vision.inference.prediction import Place, Prediction
     from lightning_vision.inference.writers import Writer
-    from lightning_vision.reports.scored import Scored
+    from lightning_vision.reports.scored import Picture, Scored
 
 Stage = Literal["train", "val", "test", "original"]
+Cells = Tensor | list[str]
+
+
+class PerImage(NamedTuple):
+    """What is said of each of B images by itself.
+
+    Args:
+        columns: By name, ``(B,)`` numbers (NaN: not defined) or B texts.
+        badness: ``(B,)``, the larger the worse; NaN for images that are not judged.
+        prominence: ``(B,)``: images with large ones are shown beside the worst, such as the best; None for nothing.
+    """
+
+    columns: dict[str, Cells]
+    badness: Tensor
+    prominence: Tensor | None = None
 
 
 class Task(ABC):
@@ -51,6 +66,7 @@ class Task(ABC):
         shown: The figures that stand in the line of an epoch.
         class_figures: The keys of ``per_class``.
         saves: What ``predict`` can write of it beside its table (setting ``save``).
+        counted: What ``support`` counts, in a word.
     """
 
     name: ClassVar[str]
@@ -69,6 +85,7 @@ class Task(ABC):
     shown: ClassVar[tuple[str, ...]]
     class_figures: ClassVar[tuple[str, ...]] = ()
     saves: ClassVar[tuple[str, ...]] = ()
+    counted: ClassVar[str] = "images"
 
     def __init__(self, target: TargetSpec) -> None:
         self.target = target
@@ -128,6 +145,21 @@ class Task(ABC):
     def per_class(self, computed: dict[str, Tensor]) -> dict[str, dict[str, float]]:
         """Figures of each class: ``{figure: {class name: value}}``; NaN where a class does not occur."""
 
+    def support(self, computed: dict[str, Tensor]) -> dict[str, float]:
+        """How many targets each class has; see ``counted``."""
+        return self.named(computed["confusion"].sum(1)) if "confusion" in computed else {}
+
+    @abstractmethod
+    def per_image(self, scores: Metric, head: Head, output: HeadOutput, target: Tensor | None) -> PerImage:
+        """What is said of each image of a batch of a test.
+
+        Args:
+            scores: The counter, which has just been given this batch.
+            head: The head that the output is from.
+            output: Of the head, for B samples.
+            target: Of the same samples.
+        """
+
     def probabilities(self, head: Head, logits: Tensor) -> Tensor:
         """What predictions and scores show of logits ``(B, C, ...)``: what the loss was made for, or their softmax."""
         return logits.softmax(1) if head.loss is None else head.loss.probabilities(logits)
@@ -173,8 +205,13 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def draw(self, scored: Scored) -> None:
-        """Draw the pictures of a scored split."""
+    def draw(self, scored: Scored) -> list[Picture]:
+        """Draw the pictures of a scored split; return them in the order in which they are looked at."""
+
+    def texts(self, ids: Tensor) -> list[str]:
+        """Class ids ``(B,)`` as names; nothing for those that are none of the classes."""
+        names = self.target.class_names
+        return [names[i] if 0 <= i < len(names) else "" for i in ids.tolist()]
 
     def named(self, values: Tensor) -> dict[str, float]:
         """Pair per-class values ``(C,)`` with the class names."""

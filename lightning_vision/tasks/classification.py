@@ -18,17 +18,16 @@ from lightning_vision.inference.writers import Writer
 from lightning_vision.losses.base import Loss, log_of
 from lightning_vision.metrics import Counts, EpochScores
 from lightning_vision.metrics.bootstrap import Interval, sample_intervals
-from lightning_vision.metrics.calibration import fit_temperature
+from lightning_vision.metrics.calibration import LEAST, fit_temperature
 from lightning_vision.metrics.classification import ClassificationScores
-from lightning_vision.tasks.base import Stage, Task
+from lightning_vision.tasks.base import PerImage, Stage, Task
 from lightning_vision.types import TargetKind
 
 if TYPE_CHECKING:
     from lightning_vision.head import Head, HeadOutput
-    from lightning_vision.reports.scored import Scored
+    from lightning_vision.reports.scored import Picture, Scored
 
 TOP = 5
-LEAST = 1e-12
 # Figures of a confusion matrix, or of what was counted of it.
 COUNTED: dict[str, Callable[[Tensor | Counts], Tensor]] = {
     "accuracy": metrics.accuracy,
@@ -83,7 +82,6 @@ class Classification(Task):
     def learn(self, head: Head, computed: dict[str, Tensor]) -> None:
         """Fit the temperature, where it is asked for."""
         if "temperature" in head.calibrate and "probabilities" in computed:
-            # No probability is so small that an image of its class would decide alone.
             logits = computed["probabilities"].clamp(min=LEAST).log()
             truth = computed["truth"]
             known = (truth == 1).any(1)
@@ -126,6 +124,25 @@ class Classification(Task):
         """``probabilities`` ``(B, C)``."""
         return {"probabilities": head.probabilities(output.logits)}
 
+    def per_image(self, scores: Metric, head: Head, output: HeadOutput, target: Tensor | None) -> PerImage:
+        """Truth, prediction and its probability, the log loss of the truth, and whether the prediction is right."""
+        assert target is not None
+        logits = log_probabilities(head, output.logits)
+        predicted = logits.max(1).indices
+        chances = logits.float().log_softmax(1)
+        known = (target >= 0) & (target < self.target.num_classes)
+        if self.target.ignore_index is not None:
+            known &= target != self.target.ignore_index
+        loss = -chances.gather(1, target.where(known, 0)[:, None])[:, 0].where(known, torch.nan)
+        columns: dict[str, Tensor | list[str]] = {
+            "truth": self.texts(target.where(known, -1)),
+            "prediction": self.texts(predicted),
+            "probability": chances.gather(1, predicted[:, None])[:, 0].exp(),
+            "loss": loss,
+            "correct": (predicted == target).double().where(known, torch.nan),
+        }
+        return PerImage(columns, loss)
+
     def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
         """The probability of each class, and the name of the most probable one."""
         probabilities = head.probabilities(output.logits.unsqueeze(0))[0].cpu().numpy()
@@ -136,11 +153,11 @@ class Classification(Task):
         """A table of classes and their probabilities."""
         return LabelWriter(folder, self.target.class_names, output)
 
-    def draw(self, scored: Scored) -> None:
+    def draw(self, scored: Scored) -> list[Picture]:
         """The confusion matrix, a map of the embeddings, and a sheet of images with what was predicted."""
         from lightning_vision.reports.labels import draw
 
-        draw(scored)
+        return draw(scored)
 
 
 def log_probabilities(head: Head, logits: Tensor) -> Tensor:

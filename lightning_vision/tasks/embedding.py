@@ -15,12 +15,12 @@ from lightning_vision.inference.output import PLAIN, Output
 from lightning_vision.inference.prediction import Place, Prediction
 from lightning_vision.metrics.base import Scores
 from lightning_vision.metrics.neighbours import NeighbourAccuracy
-from lightning_vision.tasks.base import Stage, Task, mean_vectors
+from lightning_vision.tasks.base import PerImage, Stage, Task, mean_vectors
 from lightning_vision.types import TargetKind
 
 if TYPE_CHECKING:
     from lightning_vision.head import Head, HeadOutput
-    from lightning_vision.reports.scored import Scored
+    from lightning_vision.reports.scored import Picture, Scored
 
 
 class MeanLoss(Scores):
@@ -97,6 +97,15 @@ class Embedding(Task):
         projected = getattr(head.decoder, "predicts", "embedding") == "projection"
         return {"embedding": output.logits if projected else _embeddings(output)}
 
+    def per_image(self, scores: Metric, head: Head, output: HeadOutput, target: Tensor | None) -> PerImage:
+        """The truth, where there are labels; which images are alike is only known when all of them were seen."""
+        vectors = _embeddings(output)
+        labelled = target is not None and self.target.class_names
+        return PerImage(
+            {"truth": self.texts(target)} if labelled and target is not None else {},
+            torch.full((len(vectors),), torch.nan, device=vectors.device),
+        )
+
     def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
         """The encoder's embedding, or the projection where the decoder says so."""
         vector = self.tensors(head, output)["embedding"]
@@ -106,11 +115,11 @@ class Embedding(Task):
         """An array of all vectors, and a table of their images."""
         return EmbeddingWriter(folder, output)
 
-    def draw(self, scored: Scored) -> None:
+    def draw(self, scored: Scored) -> list[Picture]:
         """A map of the embeddings, and the nearest neighbours of some images."""
         from lightning_vision.reports.embeddings import draw
 
-        draw(scored)
+        return draw(scored)
 
 
 def _embeddings(output: HeadOutput) -> Tensor:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_vision.inference.label_set_writer import LabelSetWriter
+from lightning_vision.inference.label_set_writer import SEPARATOR, LabelSetWriter
 from lightning_vision.inference.output import PLAIN, Output
 from lightning_vision.inference.prediction import Place, Prediction
 from lightning_vision.losses.base import logit_of
@@ -17,12 +17,12 @@ from lightning_vision.metrics.bootstrap import MOST_IMAGES, MOST_RANKED, Interva
 from lightning_vision.metrics.calibration import fit_temperature, fit_thresholds
 from lightning_vision.metrics.multilabel import MultilabelScores
 from lightning_vision.metrics.ranking import drawn_average_precision
-from lightning_vision.tasks.base import Stage, Task
+from lightning_vision.tasks.base import PerImage, Stage, Task
 from lightning_vision.types import UNKNOWN, TargetKind
 
 if TYPE_CHECKING:
     from lightning_vision.head import Head, HeadOutput
-    from lightning_vision.reports.scored import Scored
+    from lightning_vision.reports.scored import Picture, Scored
 
 FIGURES = ("mean_average_precision", "auroc", "f1", "f1_micro", "exact_match", "hamming_accuracy")
 
@@ -46,6 +46,7 @@ class Multilabel(Task):
     shown: ClassVar[tuple[str, ...]] = ("mean_average_precision", "f1")
     class_figures: ClassVar[tuple[str, ...]] = ("average_precision", "f1")
     saves: ClassVar[tuple[str, ...]] = ("probabilities",)
+    counted: ClassVar[str] = "positives"
 
     def buffers(self) -> dict[str, Tensor]:
         """The temperature, and a threshold for each label."""
@@ -110,6 +111,33 @@ class Multilabel(Task):
             "positives": {name: int(count) for name, count in self.named(computed["support"]).items()},
         }
 
+    def support(self, computed: dict[str, Tensor]) -> dict[str, float]:
+        """The positives of each label."""
+        return self.named(computed["support"])
+
+    def per_image(self, scores: Metric, head: Head, output: HeadOutput, target: Tensor | None) -> PerImage:
+        """True and predicted labels, the mean cross-entropy of its known labels, and how many of them are wrong."""
+        assert target is not None
+        logits = head.tempered(output.logits).float()
+        known, present = target != UNKNOWN, target == 1
+        predicted = logits.sigmoid() >= head.thresholds
+        count = known.sum(1)
+        entropies = nn.functional.binary_cross_entropy_with_logits(logits, present.float(), reduction="none")
+        wrong = ((predicted != present) & known).sum(1)
+        loss = (entropies * known).sum(1) / count
+        columns: dict[str, Tensor | list[str]] = {
+            "truth": self._joined(present),
+            "prediction": self._joined(predicted),
+            "loss": loss,
+            "wrong_labels": wrong,
+            "correct": (wrong == 0).double().where(count > 0, torch.nan),
+        }
+        return PerImage(columns, loss)
+
+    def _joined(self, chosen: Tensor) -> list[str]:
+        names = self.target.class_names
+        return [SEPARATOR.join(n for n, yes in zip(names, row, strict=True) if yes) for row in chosen.tolist()]
+
     def probabilities(self, head: Head, logits: Tensor) -> Tensor:
         """The sigmoid of each label, at the fitted temperature."""
         return head.tempered(logits).sigmoid()
@@ -133,8 +161,8 @@ class Multilabel(Task):
         """A table of labels and their probabilities."""
         return LabelSetWriter(folder, self.target.class_names, output)
 
-    def draw(self, scored: Scored) -> None:
+    def draw(self, scored: Scored) -> list[Picture]:
         """Precision and recall of each label, and a sheet of images with what was predicted."""
         from lightning_vision.reports.label_sets import draw
 
-        draw(scored)
+        return draw(scored)

@@ -17,12 +17,12 @@ from lightning_vision.metrics import EpochScores
 from lightning_vision.metrics.bootstrap import MOST_IMAGES, Interval, row_intervals
 from lightning_vision.metrics.open_set import OpenSetScores, at_threshold, rejection_threshold
 from lightning_vision.metrics.ranking import drawn_auroc
-from lightning_vision.tasks.base import Stage
+from lightning_vision.tasks.base import PerImage, Stage
 from lightning_vision.tasks.classification import Classification, log_probabilities
 
 if TYPE_CHECKING:
     from lightning_vision.head import Head, HeadOutput
-    from lightning_vision.reports.scored import Scored
+    from lightning_vision.reports.scored import Picture, Scored
 
 UNKNOWN = "unknown"
 RANKED = ("unknown_auroc", "oscr")
@@ -119,6 +119,26 @@ class OpenSet(Classification):
         """``probabilities`` ``(B, C)``, and the ``confidence`` ``(B,)`` that the threshold is for."""
         return super().tensors(head, output) | {"confidence": self.confidence(head, output)}
 
+    def per_image(self, scores: Metric, head: Head, output: HeadOutput, target: Tensor | None) -> PerImage:
+        """Truth and decision, ``unknown`` among them; probability, confidence, how far that is beyond the threshold.
+
+        The worst are those whose decision is wrong and whose confidence lies farthest from the threshold.
+        """
+        found = super().per_image(scores, head, output, target)
+        assert target is not None
+        confidence = self.confidence(head, output).double()
+        beyond = confidence - head.threshold.double()
+        guess = log_probabilities(head, output.logits).max(1).indices.where(beyond >= 0, -1)
+        truth = target.where(target < self.target.num_classes, -1)
+        columns = {
+            "truth": [text or UNKNOWN for text in self.texts(truth)],
+            "prediction": [text or UNKNOWN for text in self.texts(guess)],
+            "probability": found.columns["probability"],
+            "confidence": confidence,
+            "correct": (guess == truth).double(),
+        }
+        return PerImage(columns, beyond.abs().where(guess != truth, -beyond.abs()))
+
     def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
         """The probability of each class, and the most probable one or ``unknown``; its confidence is the score."""
         found = super().prediction(head, output, place)
@@ -132,11 +152,11 @@ class OpenSet(Classification):
         """A table of classes or ``unknown``, with the confidence, the threshold and the probabilities."""
         return OpenSetWriter(folder, self.target.class_names, output)
 
-    def draw(self, scored: Scored) -> None:
+    def draw(self, scored: Scored) -> list[Picture]:
         """The confusion matrix with what is unknown, and a sheet of images with what was predicted."""
         from lightning_vision.reports.open_set import draw
 
-        draw(scored)
+        return draw(scored)
 
 
 def _counts_all(head: Head) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from lightning_vision import metrics
 from lightning_vision.inference.mask_writer import MaskWriter
@@ -17,7 +18,7 @@ from lightning_vision.inference.restore import restore_size
 from lightning_vision.metrics import Counts, EpochScores
 from lightning_vision.metrics.bootstrap import Interval, PerImageConfusion, image_intervals
 from lightning_vision.reports.palette import class_palette
-from lightning_vision.tasks.base import Stage, Task
+from lightning_vision.tasks.base import PerImage, Stage, Task
 from lightning_vision.types import TargetKind
 
 # Pixels on either side of a border that mean_iou_inner leaves out.
@@ -34,7 +35,7 @@ COUNTED: dict[str, Callable[[Tensor | Counts], Tensor]] = {
 
 if TYPE_CHECKING:
     from lightning_vision.head import Head, HeadOutput
-    from lightning_vision.reports.scored import Scored
+    from lightning_vision.reports.scored import Picture, Scored
 
 
 class Segmentation(Task):
@@ -57,6 +58,7 @@ class Segmentation(Task):
     shown: ClassVar[tuple[str, ...]] = ("mean_iou", "pixel_accuracy")
     class_figures: ClassVar[tuple[str, ...]] = ("iou", "accuracy", "dice")
     saves: ClassVar[tuple[str, ...]] = ("overlays", "probabilities")
+    counted: ClassVar[str] = "pixels"
 
     def scores(self, stage: Stage) -> EpochScores:
         """A confusion matrix; of a test also the counts of each image, as long as there are few."""
@@ -90,6 +92,26 @@ class Segmentation(Task):
         """``logits``, which predictions resample to the size of the file, and ``probabilities``: ``(B, C, H, W)``."""
         return {"logits": output.logits, "probabilities": head.probabilities(output.logits)}
 
+    def per_image(self, scores: Metric, head: Head, output: HeadOutput, target: Tensor | None) -> PerImage:
+        """Mean IoU, pixel accuracy, counted pixels and the IoU of each class, of the pixels of that image alone.
+
+        The mean is over the classes that are in its truth or prediction. The mean over the images is another figure
+        than the ``mean_iou`` of the split, which counts all pixels together.
+        """
+        assert isinstance(scores, ImageScores)
+        assert scores.images.latest is not None
+        counts = Counts(*scores.images.latest.unbind(1))
+        of_class = metrics.iou(counts)
+        mean = of_class.nanmean(-1)
+        pixels = counts.true.sum(-1)
+        columns: dict[str, Tensor | list[str]] = {
+            "mean_iou": mean,
+            "pixel_accuracy": counts.hit.sum(-1) / pixels,
+            "pixels": pixels,
+        }
+        columns |= {f"iou/{name}": of_class[:, i] for i, name in enumerate(self.target.class_names)}
+        return PerImage(columns, -mean, mean)
+
     def prediction(self, head: Head, output: HeadOutput, place: Place) -> Prediction:
         """The class map at the size of the image's file, and the probabilities where they are wanted."""
         resized = restore_size(output.logits, place.size(), place.resize)
@@ -110,11 +132,11 @@ class Segmentation(Task):
             folder, target.class_names, palette, root=root, ignore_index=target.ignore_index, output=output
         )
 
-    def draw(self, scored: Scored) -> None:
+    def draw(self, scored: Scored) -> list[Picture]:
         """The confusion matrix, and a sheet of images beside true and predicted masks."""
         from lightning_vision.reports.masks import draw
 
-        draw(scored)
+        return draw(scored)
 
 
 class ImageScores(EpochScores):
