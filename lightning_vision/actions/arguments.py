@@ -63,6 +63,17 @@ def required(cfg: DictConfig, key: str, example: str) -> str:
     return str(cfg[key])
 
 
+def refuse_split(cfg: DictConfig, action: str) -> None:
+    """Refuse a choice of rows where it would do nothing."""
+    if cfg.split != "auto":
+        raise ConfigError(
+            f"{action} takes no split: it says which rows a test scores.",
+            given=f"split={cfg.split}",
+            expected="a split in the data (data.split=COLUMN), or the action test",
+            override=[f"test {EXAMPLE_CHECKPOINT} split={cfg.split}", "split=auto"],
+        )
+
+
 def checkpoint_of(cfg: DictConfig) -> str | None:
     """The checkpoint, or None where the decoder needs no training."""
     if cfg.checkpoint is None:

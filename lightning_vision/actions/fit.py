@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from lightning_vision import garbage, runfolder
-from lightning_vision.actions.arguments import composed_with_keys
+from lightning_vision.actions.arguments import composed_with_keys, refuse_split
 from lightning_vision.actions.evaluation import Result, evaluate, hushed
 from lightning_vision.actions.models import build_parts, weights_of
 from lightning_vision.errors import ConfigError
@@ -53,6 +53,7 @@ def fit(config: DictConfig | Sequence[str] | None = None, *, quiet: bool = False
 
 def _fit(cfg: DictConfig, keys: Sequence[str]) -> Result:
     refuse_in_fit(plain(cfg))
+    refuse_split(cfg, "fit")
     resumed = cfg.checkpoint
     plan = resolve(cfg) if resumed is None else _resumed(resumed, cfg, keys)
     folder = Path(plan.config["output_dir"])

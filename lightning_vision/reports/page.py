@@ -131,14 +131,13 @@ def _section(section: Section) -> str:
     tables = []
     if section.figures:
         rows = [(f.name, f.value, f.interval) for f in section.figures]
-        tables.append(f"<div><h3>All figures</h3>{markup.figure_table(rows)}</div>")
+        note = f'<p class="note">{INTERVALS}</p>' if any(f.interval for f in section.figures) else ""
+        tables.append(f"<div><h3>All figures</h3>{markup.figure_table(rows)}{note}</div>")
     if section.classes is not None:
         table = section.classes
         tables.append(f"<div><h3>Classes</h3>{markup.class_table(table.counted, table.support, table.figures)}</div>")
     if tables:
         parts.append(f'<div class="tables">{"".join(tables)}</div>')
-    if any(f.interval for f in section.figures):
-        parts.append(f'<p class="note">{INTERVALS}</p>')
     parts += map(_picture, section.pictures)
     return "\n".join([*parts, "</section>\n"])
 
