@@ -94,3 +94,15 @@ def test_two_processes_give_the_test_figures_of_one(words: list[str], tmp_path: 
         assert two[key] == pytest.approx(value, abs=1e-6), key
         assert fitted[key] == pytest.approx(value, abs=1e-6), key
     assert len(list(tmp_path.glob("*/checkpoints/best.ckpt"))) == 1
+    one_row, *others = [table(tmp_path / folder / "per_image.csv") for folder in ("one_test", "two_test", "two")]
+    for rows in others:
+        assert [row["path"] for row in rows] == [row["path"] for row in one_row], "each once, in their order"
+        for row, expected in zip(rows, one_row, strict=True):
+            assert row.keys() == expected.keys()
+            for key, cell in expected.items():
+                assert row[key] == cell or float(row[key]) == pytest.approx(float(cell), rel=1e-3, abs=1e-4), key
+
+
+def table(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as rows:
+        return list(csv.DictReader(rows))

@@ -108,6 +108,46 @@ def test_the_run_folder_is_complete(trained: lv.Result) -> None:
     assert all(math.isfinite(float(row[key])) for row in rows for key in ("train/loss", "val/mean_iou", "lr/head"))
 
 
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as table:
+        return list(csv.DictReader(table))
+
+
+def test_the_rows_of_images_and_classes_add_up_to_the_figures(trained: lv.Result, shapes: Path) -> None:
+    images, classes = (rows_of(trained.folder / name) for name in ("per_image.csv", "per_class.csv"))
+    test = [str(shapes.parent / row["image"]) for row in rows_of(shapes) if row["split"] == "test"]
+    assert [row["path"] for row in images] == test, "each once, in the order of the table"
+    pixels = [float(row["pixels"]) for row in images]
+    right = sum(float(row["pixel_accuracy"]) * count for row, count in zip(images, pixels, strict=True))
+    assert right / sum(pixels) == pytest.approx(trained.metrics["test/pixel_accuracy"], abs=1e-5)
+    assert sum(float(row["support"]) for row in classes) == sum(pixels)
+    for row in classes:
+        assert float(row["iou"]) == pytest.approx(trained.metrics[f"test/iou/{row['class']}"], abs=1e-5)
+    page = (trained.folder / "report.html").read_text(encoding="utf-8")
+    assert f"<p>{trained.metrics['test/mean_iou']:.3f}</p>" in page
+    for name in ("confusion", "worst", "best", "predictions", "curves"):
+        assert (trained.folder / "plots" / f"{name}.png").is_file()
+    assert page.count("data:image/") >= 5
+
+
+@pytest.mark.parametrize(("split", "count"), [("val", 8), ("all", 40)])
+def test_any_split_can_be_scored(trained: lv.Result, split: str, count: int, tmp_path: Path) -> None:
+    scored = lv.test(trained.module, split=split, overrides={"output_dir": str(tmp_path)})
+    assert {key.partition("/")[0] for key in scored.metrics} == {split}
+    assert scored.metrics.keys() == {
+        key.replace("test/", f"{split}/") for key in trained.metrics if key.startswith("test/")
+    }
+    assert len(rows_of(tmp_path / "per_image.csv")) == count
+    if split == "val":
+        best = max(float(row["val/mean_iou"]) for row in rows_of(trained.folder / "metrics.csv"))
+        assert scored.metrics["val/mean_iou"] == pytest.approx(best, abs=1e-6)
+
+
+def test_a_fit_takes_no_split(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(lv.ConfigError, match="fit takes no split"):
+        lv.fit(**settings(shapes, tmp_path), split="val")
+
+
 def test_it_learned_something_that_the_original_size_agrees_with(trained: lv.Result) -> None:
     # Discs of two colours on a dark ground: a network that ignores the image cannot exceed a third.
     assert trained.metrics["test/mean_iou"] > 0.5
@@ -168,6 +208,8 @@ def test_prediction_has_each_images_own_size(trained: lv.Result, shapes: Path) -
 
 def test_classification_from_the_same_table(shapes: Path, tmp_path: Path) -> None:
     result = lv.fit(**labels(shapes, tmp_path, epochs=3, lr=5e-3))
+    correct = [float(row["correct"]) for row in rows_of(tmp_path / "per_image.csv")]
+    assert sum(correct) / len(correct) == pytest.approx(result.metrics["test/accuracy"])
     assert set(result.metrics) >= {"test/accuracy", "test/accuracy_macro", "test/accuracy/red", "test/f1/blue"}
     assert result.module.task.target.class_names == ("blue", "red")
     (one,) = lv.predict(result.module, str(shapes.parent / "1.png"))

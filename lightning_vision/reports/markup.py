@@ -29,7 +29,7 @@ def facts(pairs: Sequence[tuple[str, str]]) -> str:
     """A list of terms and what they are, without those that are empty."""
     # Long ones, such as paths, have the width of two.
     items = "".join(
-        f'<div class="{"wide" if len(value) > LONG else ""}"><dt>{text(term)}</dt><dd>{text(value)}</dd></div>'
+        f"<div class={'wide' if len(value) > LONG else 'short'}><dt>{text(term)}</dt><dd>{text(value)}</dd></div>"
         for term, value in pairs
         if value
     )

@@ -77,6 +77,7 @@ def test_several_processes_give_the_table_of_one(tmp_path: Path, monkeypatch: An
     monkeypatch.setattr(per_image, "rank_and_world", lambda: (0, 2))
     monkeypatch.setattr(per_image, "gathered", lambda mine: [*mine, *next(answers)])
     ranks[0].finish(tmp_path / "two.csv")
+    ranks[1].close()
     assert (tmp_path / "two.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
     for name in ("a", "b"):
         assert ranks[0].worst(name).tolist() == one.worst(name).tolist()
