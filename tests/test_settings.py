@@ -30,6 +30,7 @@ def saved() -> dict[str, Any]:
 
 def given(**changes: Any) -> dict[str, Any]:
     rest = {"action": "test", "checkpoint": "x", "source": None, "output_dir": "o", "trainer": {}, "callbacks": {}}
+    rest["split"] = "auto"
     rest |= dict.fromkeys(OF_PREDICT)
     return {**saved(), **rest, "logger": {}, **changes}
 
@@ -117,7 +118,7 @@ def run() -> dict[str, Any]:
 def typed(**changes: Any) -> dict[str, Any]:
     """What is composed when hardly anything was typed: the defaults, unlike the run."""
     defaults = {"_target_": "E", "width": 32, "num_channels": None}
-    places = {"action": "fit", "checkpoint": "c", "source": None, "output_dir": "/runs/new"}
+    places = {"action": "fit", "checkpoint": "c", "source": None, "split": "auto", "output_dir": "/runs/new"}
     rest = {"epochs": 10, "lr": 0.01, "image_size": None, "neck": {"auto": True}, "trainer": {"max_epochs": 10}}
     return {**run(), "encoder": defaults, **rest, **places, **changes}
 
