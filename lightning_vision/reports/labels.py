@@ -35,9 +35,9 @@ def draw(scored: Scored) -> list[Picture]:
     pictures = [Picture(scored.plots / "confusion.png", "Confusion matrix", CONFUSION), *draw_of_classes(scored)]
     pictures += draw_curves(scored, names)
     if "embeddings" in computed:
-        vectors, predicted, truth = (
-            computed[name].cpu() for name in ("embeddings", "embedded_predicted", "embedded_truth")
-        )
+        # torchmetrics makes a number of what is of a single image.
+        predicted, truth = (computed[f"embedded_{name}"].cpu().reshape(-1) for name in ("predicted", "truth"))
+        vectors = computed["embeddings"].cpu()
         plot_embeddings(vectors, predicted, truth, names, scored.called, scored.plots / "embeddings.png")
         pictures.append(Picture(scored.plots / "embeddings.png", "Map of the embeddings", MAP))
     return [*pictures, *draw_sheets(scored, WORST, lambda rows: _samples(scored, rows))]
