@@ -35,9 +35,9 @@ def draw(scored: Scored) -> list[Picture]:
     pictures = [Picture(scored.plots / "confusion.png", "Confusion matrix", CONFUSION), *draw_of_classes(scored)]
     pictures += draw_curves(scored, names)
     if "embeddings" in computed:
-        # torchmetrics makes a number of what is of a single image.
+        # A counter squeezes what holds a single value.
         predicted, truth = (computed[f"embedded_{name}"].cpu().reshape(-1) for name in ("predicted", "truth"))
-        vectors = computed["embeddings"].cpu()
+        vectors = computed["embeddings"].cpu().reshape(len(truth), -1)
         plot_embeddings(vectors, predicted, truth, names, scored.called, scored.plots / "embeddings.png")
         pictures.append(Picture(scored.plots / "embeddings.png", "Map of the embeddings", MAP))
     return [*pictures, *draw_sheets(scored, WORST, lambda rows: _samples(scored, rows))]
