@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 LINES = [line.split("   #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
-COMMANDS = [line for line in LINES if line.startswith("python -m lightning_vision")]
+COMMANDS = list(dict.fromkeys(line for line in LINES if line.startswith("python -m lightning_vision")))
 SMALL = {
     "fit": ["epochs=1", "image_size=32", "batch_size=8", "data.num_images=60"],
     "encoder=resnet": ["encoder.use_pretrained=false", "encoder.model_variant=18"],
@@ -82,6 +82,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_targets(home)
     (home / "segmentation_config.yaml").write_text(LUDWIG, encoding="utf-8")
     write_painted_masks(home / "painted")
+    write_large_images(home)
     shutil.copy(home / "tags.csv", home / "more_tags.csv")
     lv.fit(
         data="table",
@@ -134,6 +135,20 @@ def write_tables(home: Path) -> None:
     Dataset.from_dict({"image": pictures, "label": labels}, features=features).save_to_disk(home / "my_dataset")
 
 
+def write_large_images(home: Path) -> None:
+    """Write an image larger than those of the training, and a short film."""
+    import av
+
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
+    Image.fromarray(pixels).save(home / "large.png")
+    with av.open(str(home / "clip.mp4"), "w") as film:
+        stream = film.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 80, 100, "yuv420p"
+        for _ in range(12):
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
+        film.mux(stream.encode())
+
+
 def write_painted_masks(folder: Path) -> None:
     """Write images beside masks whose colours are the classes, and a file that names the colours."""
     colors = {"ground": (0, 0, 0), "blue": (0, 0, 255), "red": (255, 0, 0)}
@@ -156,6 +171,8 @@ def small(words: list[str]) -> list[str]:
         "check",
         "test",
         "predict",
+        "export",
+        "summary",
         "cache",
         "cache=list",
         "cache=clear",
@@ -180,7 +197,10 @@ def small(words: list[str]) -> list[str]:
     ]
     if any(w.startswith("encoder_freeze_epochs=") for w in words):
         fit[0] = "epochs=2"  # the first is spent frozen
-    return added + fit
+    if any(w.startswith("sweep.resume=") for w in words):
+        return []  # the words of the sweep hold
+    swept = [w.partition("=")[0] for w in words if "(" in w]
+    return added + [w for w in fit if w.partition("=")[0] not in swept]
 
 
 def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,6 +218,8 @@ def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 def test_command(command: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(home)
     words = shlex.split(command)[3:]
+    if "sweep.resume=sweep" in words:
+        run(["-m", "seed=0", "hydra.sweep.dir=sweep", *SMALL["fit"]], monkeypatch)
     run(words + small(words), monkeypatch)
     assert capsys.readouterr().out.strip()
 
