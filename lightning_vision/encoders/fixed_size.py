@@ -30,7 +30,7 @@ def pad_to_least(x: Tensor, least: tuple[int, int]) -> Tensor:
         if least == (1, 1):
             return x
         bottom, right = (torch.sym_max(side, n) - n for side, n in zip(least, x.shape[-2:], strict=True))
-        return F.pad(x, (0, right, 0, bottom))
+        return F.pad(x, (0, right, 0, bottom))  # type: ignore[arg-type]  # sizes may be symbols
     bottom, right = (max(0, side - n) for side, n in zip(least, x.shape[-2:], strict=True))
     return F.pad(x, (0, right, 0, bottom)) if bottom or right else x
 

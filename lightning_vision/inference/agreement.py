@@ -52,12 +52,12 @@ def images_of(module: VisionModule) -> Images:
     config = module.config
     try:
         index: SampleIndex = read_index(config, strict=False)
-        rows = next((found for s in ("test", "val", "train") if len(found := index.rows(s))), np.arange(len(index)))  # type: ignore[arg-type]
+        rows = next((found for s in ("test", "val", "train") if len(found := index.rows(s))), np.arange(len(index)))
         rows = rows[np.linspace(0, len(rows) - 1, min(MOST_IMAGES, len(rows))).astype(np.int64)]
         data = build_data(index, module.geometry, instantiate(config["preprocessing"]), config)
         pixels = data.batch(rows)["image"]
         data.teardown()
-        return Images(pixels, f"{len(pixels)} images of {index.origin}", index.counts())
+        return Images(pixels, f"{len(pixels)} images of {index.origin}", {str(s): n for s, n in index.counts().items()})
     except (VisionError, OSError) as error:
         generator = torch.Generator().manual_seed(0)
         shape = (MOST_IMAGES, *module.geometry.shape)
