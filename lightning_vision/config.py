@@ -250,7 +250,8 @@ def _set(cfg: DictConfig, key: str, value: Any) -> None:
     parent = OmegaConf.select(cfg, parent_key) if parent_key else cfg
     if not OmegaConf.is_dict(parent) or last not in parent.keys():  # noqa: SIM118 - `in` denies what is still ???
         raise unknown_key(key, value, plain(cfg, resolve=False))
-    if isinstance(value, Mapping) and OmegaConf.is_dict(parent[last]) and "_target_" in parent[last]:
+    missing = OmegaConf.is_missing(parent, last)
+    if isinstance(value, Mapping) and not missing and OmegaConf.is_dict(parent[last]) and "_target_" in parent[last]:
         for name, inner in value.items():  # settings of a part, by name: its other settings stay
             _set(cfg, f"{key}.{name}", inner)
         return

@@ -140,9 +140,9 @@ def stopped(folder: Path) -> None:
 
 
 def tell(problems: Sequence[Problem]) -> None:
-    """Say what was found while the data were read."""
+    """Say what was found while the data were read; a note is nothing to be warned of."""
     for problem in problems:
-        print(f"{problem.severity}: {problem.message}", file=sys.stderr)
+        print(f"{problem.severity}: {problem.message}", file=sys.stdout if problem.severity == "note" else sys.stderr)
 
 
 def left_out(bad: Sequence[tuple[str, str]], count: int | None = None, file: Path | None = None) -> None:

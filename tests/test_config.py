@@ -56,6 +56,8 @@ def test_a_part_with_settings_is_its_option_and_its_keys() -> None:
     parts = {"decoder": {"type": "classifier", "normalize": True}, "encoder": {"type": "resnet", "trainable": False}}
     words = ["decoder=classifier", "encoder=resnet", "decoder.normalize=true", "encoder.trainable=false"]
     assert compose(**parts, output_dir="run") == compose([*words, "output_dir=run"])
+    module = {"_target_": "torch.nn.Conv2d", "in_channels": 3, "out_channels": 8, "kernel_size": 4, "stride": 4}
+    assert compose(encoder={"type": "custom", "module": module}).encoder.module == module
     with pytest.raises(ConfigError, match="trainable"):
         compose(encoder={"type": "stacked_cnn", "trainabel": False})
     assert "rotate" in str(compose(augmentation={"type": "random_rotate", "degree": 7}).augmentation)

@@ -24,6 +24,8 @@ def show(
     masks: Sequence[NDArray[Any] | None] = (),
     class_names: Sequence[str] = (),
     *,
+    palette: Sequence[Sequence[int]] | None = None,
+    alpha: float = 0.5,
     columns: int | None = None,
     size: int = 180,
     ignore_index: int | None = 255,
@@ -35,7 +37,9 @@ def show(
         captions: A text below each, or none at all.
         masks: Class ids ``(H, W)`` to lay over each, None for an image that stays as it is, or none at all.
         class_names: Names of the classes of the masks, for colours and legend.
-        columns: Images in a row; None = as many as make the grid wider than high, at most six.
+        palette: Colours of the classes, red, green and blue; None = those of every data set that has none of its own.
+        alpha: Weight of these colours, 0 (image alone) to 1 (colours alone).
+        columns: Images in a row; None = up to four in one row, of more as many as make the grid wider than high.
         size: Longest side of an image in the grid, in pixels.
         ignore_index: Mask value that is left out: the image alone is seen there.
 
@@ -50,14 +54,14 @@ def show(
         raise ValueError("no images to show")
     if masks and not class_names:
         raise ValueError("masks are shown with class_names=[NAME, ...], in the order of their ids")
-    palette = class_palette(len(class_names))
+    palette = class_palette(len(class_names), palette)
     pixels = [_pixels(image) for image in images]
     drawn = list(pixels)
     for i, mask in enumerate(masks):
         if mask is not None:
-            drawn[i] = overlay(pixels[i], mask, palette, ignore_index)
+            drawn[i] = overlay(pixels[i], mask, palette, ignore_index, alpha)
     tiles = [scaled(rgb, tile_size(rgb.shape[1], rgb.shape[0], size)) for rgb in drawn]
-    columns = columns or min(len(tiles), 6, max(2, round((1.6 * len(tiles)) ** 0.5)))
+    columns = columns or min(len(tiles), 6, max(4, round((1.6 * len(tiles)) ** 0.5)))
     rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
     cell = max(tile.width for tile in tiles)
     line = _LINE if captions else 0

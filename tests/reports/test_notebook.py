@@ -92,6 +92,8 @@ def test_masks_lie_over_their_images_with_a_legend() -> None:
     assert (tile[30:] == 100).all()
     assert (page[top : top + 40, -MARGIN - 40 : -MARGIN] == 100).all()
     assert top > MARGIN + 20  # room for the legend
+    green = np.asarray(show([image], masks=[mask * 0], class_names=["ground"], palette=[(0, 255, 0)], alpha=1, size=40))
+    np.testing.assert_allclose(green[-MARGIN - 1, MARGIN], (0, 255, 0), atol=1)
 
 
 @pytest.mark.parametrize(
