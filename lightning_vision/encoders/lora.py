@@ -6,10 +6,11 @@ from typing import Any
 
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
-from torchvision.models.swin_transformer import ShiftedWindowAttention
+
+from lightning_vision.encoders.torchvision_swin import WindowAttention
 
 # They hand the weights of their linear layers to a function, past the forward of whatever wraps the layer.
-READERS = (nn.MultiheadAttention, ShiftedWindowAttention)
+READERS = (nn.MultiheadAttention, WindowAttention)
 
 
 class ReadLinear(Linear):

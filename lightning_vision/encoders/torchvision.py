@@ -16,6 +16,7 @@ from lightning_vision.encoders.maps import ceil_div, fit_to_centre
 from lightning_vision.encoders.torchvision_families import STOCHASTIC, find_model
 from lightning_vision.encoders.torchvision_maxvit import MaxVit
 from lightning_vision.encoders.torchvision_stages import Stages
+from lightning_vision.encoders.torchvision_swin import Swin
 from lightning_vision.encoders.torchvision_vit import VisionTransformer
 from lightning_vision.encoders.weights import (
     adapt_conv_weight,
@@ -27,7 +28,7 @@ from lightning_vision.encoders.weights import (
 from lightning_vision.types import IMAGENET_STATS, Between, FeatureInfo, OptionsFrom, PixelStats
 
 # How the modules of a model are run.
-TRUNKS: dict[str, type[Stages]] = {"stages": Stages, "maxvit": MaxVit, "vit": VisionTransformer}
+TRUNKS: dict[str, type[Stages]] = {"stages": Stages, "maxvit": MaxVit, "swin": Swin, "vit": VisionTransformer}
 
 
 class TorchvisionEncoder(Encoder):

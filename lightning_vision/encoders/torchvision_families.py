@@ -48,7 +48,7 @@ class Model:
     strides: tuple[int, ...] = (2, 4, 8, 16, 32)
     embed: tuple[str, ...] = ()
     pool: int = 1
-    trunk: Literal["stages", "maxvit", "vit"] = "stages"
+    trunk: Literal["stages", "maxvit", "swin", "vit"] = "stages"
     channels_last: bool = False
     head_sees_map: bool = False
     multiple: int = 1
@@ -278,6 +278,7 @@ FAMILIES: dict[str, dict[str, Model]] = {
         strides=(4, 8, 16, 32),
         first_conv="features.0.0",
         head=("head",),
+        trunk="swin",
         channels_last=True,
         multiple=4,
     ),

@@ -11,6 +11,7 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedW
 
 from lightning_vision.encoders.adapters import AdapterSpec, attach_adapter, default_targets
 from lightning_vision.encoders.torchvision import TorchvisionEncoder
+from lightning_vision.encoders.torchvision_swin import WindowAttention
 
 pytest.importorskip("peft")
 
@@ -43,7 +44,7 @@ def test_weights_that_are_read_hold_the_additions(kind: type[nn.Module]) -> None
     if kind is nn.MultiheadAttention:
         layer, names, inputs = kind(8, 2, batch_first=True), ["out_proj"], [torch.randn(2, 5, 8)] * 3
     else:
-        layer, names, inputs = kind(8, [4, 4], [2, 2], 2), ["qkv", "proj"], [torch.randn(2, 9, 6, 8)]
+        layer, names, inputs = WindowAttention(kind(8, [4, 4], [2, 2], 2)), ["qkv", "proj"], [torch.randn(2, 9, 6, 8)]
     merged, adapted = copy.deepcopy(layer).eval(), nn.ModuleList([layer]).eval()
     attach_adapter(adapted, AdapterSpec(r=2, alpha=6, target_modules=tuple(names)))
     with torch.no_grad():
