@@ -72,7 +72,7 @@ class WindowAttention(nn.Module):
         down, right = (torch.sym_min(n - 1, 1) * s for n, s in zip((rows, columns), self.shift, strict=True))
         shifted = any(self.shift) if torch.compiler.is_exporting() else down + right > 0
         if shifted:
-            x = _roll(x, (-down, -right))
+            x = _roll(x, (down, right))
         windows = self._split(x, rows, columns)
         q, k, v = self._queries(windows)
         weights = q @ k.mT
@@ -83,19 +83,18 @@ class WindowAttention(nn.Module):
             mask = self._mask(x, padded, (down, right), rows, columns)
             weights = (weights.unflatten(0, (-1, rows * columns)) + mask[:, None]).flatten(0, 1)
         weights = F.dropout(weights.softmax(-1), self.attention_dropout, self.training)
-        x = (weights @ v).transpose(1, 2).flatten(2)
+        x = _copied((weights @ v).transpose(1, 2)).flatten(2)
         x = F.dropout(F.linear(x, self.proj.weight, self.proj.bias), self.dropout, self.training)
-        x = x.unflatten(1, self.window).unflatten(0, (-1, rows, columns)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        x = _copied(x.unflatten(1, self.window).unflatten(0, (-1, rows, columns)).transpose(2, 3))
+        x = x.flatten(3, 4).flatten(1, 2)
         if shifted:
-            x = _roll(x, (down, right))
-        x = x.narrow(1, 0, height).narrow(2, 0, width)
-        # Whether it is contiguous already depends on the size.
-        return x.clone(memory_format=torch.contiguous_format) if torch.compiler.is_exporting() else x.contiguous()
+            x = _roll(x, (padded[0] - down, padded[1] - right))
+        return _copied(x.narrow(1, 0, height).narrow(2, 0, width))
 
     def _split(self, x: Tensor, rows: int, columns: int) -> Tensor:
         """Return the cells of each window, ``(B * rows * columns, P, C)``."""
         x = x.unflatten(2, (columns, self.window[1])).unflatten(1, (rows, self.window[0]))
-        return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)
+        return _copied(x.transpose(2, 3)).flatten(3, 4).flatten(0, 2)
 
     def _queries(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values ``(N, heads, P, C / heads)`` of windows ``(N, P, C)``."""
@@ -150,16 +149,21 @@ class Merging(nn.Module):
         rows, columns = ceil_div(height, 2), ceil_div(width, 2)
         x = F.pad(x, (0, 0, 0, 2 * columns - width, 0, 2 * rows - height))
         # The neighbours follow each other down first, then to the right.
-        x = x.unflatten(2, (columns, 2)).unflatten(1, (rows, 2)).permute(0, 1, 3, 4, 2, 5).flatten(3)
+        x = _copied(x.unflatten(2, (columns, 2)).unflatten(1, (rows, 2)).permute(0, 1, 3, 4, 2, 5)).flatten(3)
         found: Tensor = self.reduction(self.norm(x)) if self.norm_first else self.norm(self.reduction(x))
         return found
 
 
-def _roll(x: Tensor, by: Sequence[int]) -> Tensor:
-    """Roll maps ``(B, H, W, C)`` down and to the right."""
+def _roll(x: Tensor, starts: Sequence[int]) -> Tensor:
+    """Begin maps ``(B, H, W, C)`` at these rows and columns; those before them follow at the end."""
     if not torch.compiler.is_exporting():
-        return x.roll(tuple(by), (1, 2))
-    for dim, shift in enumerate(by, start=1):
-        n = x.shape[dim]
-        x = x.index_select(dim, (torch.arange(n, device=x.device) + (n - shift)) % n)
+        return x.roll([-start for start in starts], (1, 2))
+    for dim, start in enumerate(starts, start=1):
+        ends = torch.arange(start, x.shape[dim], device=x.device), torch.arange(start, device=x.device)
+        x = x.index_select(dim, torch.cat(ends))
     return x
+
+
+def _copied(x: Tensor) -> Tensor:
+    """Lay a tensor out in its order; whether it is so already depends on the size, which a graph may not ask."""
+    return x.clone(memory_format=torch.contiguous_format) if torch.compiler.is_exporting() else x.contiguous()

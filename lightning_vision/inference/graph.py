@@ -11,6 +11,8 @@ from typing import Any, Literal
 from unittest import mock
 
 import torch
+from torch import Tensor
+from torch._prims_common import is_contiguous_or_false
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as symbols
 
@@ -99,8 +101,20 @@ def _for_all_sizes() -> Iterator[None]:
     """Let torch and transformers take the branches that are right for every size, not those of the example."""
     # Transformers' encoders keep their table of positions as it is at its own size, unless they are traced.
     traced = mock.patch("torch.jit.is_tracing", return_value=True)
-    with traced, symbols.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+    # Both ask whether they have to copy, and the answer may be that of the example: timm's maps, for several images.
+    copied = mock.patch.multiple(torch.Tensor, reshape=_reshape, contiguous=_contiguous)
+    with traced, copied, symbols.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         yield
+
+
+def _reshape(x: Tensor, *shape: Any) -> Tensor:
+    return _contiguous(x).view(*shape)
+
+
+def _contiguous(x: Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> Tensor:
+    if memory_format is torch.contiguous_format and is_contiguous_or_false(x):
+        return x
+    return x.clone(memory_format=memory_format)
 
 
 @contextmanager
