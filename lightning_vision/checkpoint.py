@@ -16,7 +16,7 @@ from lightning_vision.config import TRUSTED, is_part, plugin_of
 from lightning_vision.data.geometry import sampled_channels
 from lightning_vision.data.mask_colors import hex_color
 from lightning_vision.errors import CheckpointError, listed
-from lightning_vision.outputs import OF, SINGLE
+from lightning_vision.outputs import OF, SINGLE, is_name
 from lightning_vision.overrides import override
 from lightning_vision.runfolder import find_checkpoint
 from lightning_vision.types import Geometry, PixelStats, TargetSpec
@@ -178,6 +178,15 @@ def _checked(checkpoint: dict[str, Any], file: Path) -> dict[str, Any]:
             given=f"no usable {listed(lacking)} in {file}",
             expected="a file or folder as it was written",
         )
+    # They become names of folders: a crafted one would lead out of the run folder.
+    named = [*checkpoint[KEY]["outputs"], *(checkpoint[KEY]["config"].get("outputs") or ())]
+    for name in named:
+        if not (isinstance(name, str) and is_name(name)):
+            raise CheckpointError(
+                "The checkpoint has an output whose name cannot be one.",
+                given=f"{name!r} in {file}",
+                expected="letters, digits and underscores, as a fit writes it",
+            )
     _require_plugins(checkpoint[KEY], file)
     return checkpoint
 

@@ -89,6 +89,19 @@ def test_a_file_of_weights_alone_is_not_a_checkpoint(tmp_path: Path) -> None:
         checkpoints.read(tmp_path / "x.pth")
 
 
+@pytest.mark.parametrize("name", ["/tmp/evil", "../evil", "a/b", "", "_a", 3])
+@pytest.mark.parametrize("place", ["outputs", "config"])
+def test_an_output_whose_name_leads_elsewhere_is_refused(tmp_path: Path, name: Any, place: str) -> None:
+    # It would be the name of a folder of predictions and pictures.
+    kept: dict[str, Any] = {kind: value() for kind, value in checkpoints.NEEDED.items()}
+    kept["config"] = dict.fromkeys(checkpoints.NEEDED_OF_CONFIG)
+    (kept if place == "outputs" else kept["config"])["outputs"] = {name: {}}
+    torch.save({checkpoints.KEY: {"format_version": checkpoints.FORMAT_VERSION, **kept}}, tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointError, match="whose name cannot be one") as error:
+        checkpoints.read(tmp_path / "x.ckpt")
+    assert repr(name) in str(error.value)
+
+
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     torch.save({checkpoints.KEY: {"format_version": checkpoints.FORMAT_VERSION + 1}}, tmp_path / "x.ckpt")
     with pytest.raises(CheckpointError, match="newer version"):

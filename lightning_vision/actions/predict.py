@@ -57,8 +57,9 @@ def predict(
         ``receive`` an empty list.
 
     Raises:
-        DataError: Nothing was found, or an image is unreadable. With ``overrides={"preprocessing.on_bad_image":
-            "skip"}`` it is left out instead, so that there are fewer predictions than images; compare their paths.
+        DataError: Nothing was found, an image is unreadable, or a film breaks off. With
+            ``overrides={"preprocessing.on_bad_image": "skip"}`` it is left out instead, so that there are fewer
+            predictions than images; compare their paths.
     """
     cfg, keys = composed_with_keys(config, choices)
     predictions: list[Prediction] = []

@@ -168,7 +168,7 @@ class PredictionFolder:
             self._bad.abandon()
             self._bad.file.path.unlink(missing_ok=True)  # of an earlier prediction
         self.journal.end()
-        self._stack.close()
+        self._stack.close()  # what the tables were made of goes last: without it nothing could go on
 
 
 def _probabilities(output: str, prediction: Prediction) -> NDArray[Any] | None:

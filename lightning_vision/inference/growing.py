@@ -116,7 +116,7 @@ class GrowingArray:
 
     Args:
         path: Its final name.
-        keep: Bytes to go on behind, see ``GrowingFile``.
+        keep: Bytes to go on behind, see ``GrowingFile``; without rows among them the file begins anew.
         count: Rows among them.
 
     Raises:
@@ -124,6 +124,7 @@ class GrowingArray:
     """
 
     def __init__(self, path: Path, keep: int = 0, count: int = 0) -> None:
+        keep = keep if count else 0  # a file without rows is not left behind
         self.file = GrowingFile(path, keep)
         self.shape = (count, (keep - HEADER) // (4 * count) if count else 0)
         if not keep:

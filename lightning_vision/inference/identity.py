@@ -48,11 +48,18 @@ def weights_digest(module: nn.Module) -> str:
 
 
 def images_digest(index: SampleIndex) -> str:
-    """Digest of the paths of all images, in their order."""
+    """Digest of the paths of all images, in their order, with the size and the time of change of each file."""
     digest = hashlib.blake2b(digest_size=16)
     for column in index.images:
         digest.update(column.offsets.data)
         digest.update(column.data.data)
+        for path in column:
+            try:
+                found = os.stat(path)
+            except (OSError, ValueError):  # it is told as unreadable when its turn comes
+                digest.update(b"none ")
+            else:
+                digest.update(b"%d %d " % (found.st_size, found.st_mtime_ns))
     return digest.hexdigest()
 
 

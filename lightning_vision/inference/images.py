@@ -65,7 +65,7 @@ class Files(Images):
         self.total = len(index)
 
     def identity(self) -> dict[str, Any]:
-        """The paths."""
+        """The paths, and what tells of each file that it is as it was."""
         return {"images": images_digest(self.index)}
 
     def parts(self, start: int = 0) -> Iterator[Part]:

@@ -50,12 +50,14 @@ def predict_images(
     Raises:
         ConfigError: More than one process: predictions are written by one, in the order of the images; or tiles or
             views that this model cannot have.
-        DataError: Nothing was found, or an image is unreadable.
+        DataError: Nothing was found, an image is unreadable, or a film breaks off.
     """
     receiver, look = _Caller(receive), Look(module, settings)
     output = Output(check_save(settings, module.named_heads()))
     images, preprocessing = open_images(source, settings)
     _predict(module, look, images, preprocessing, settings, receiver, output)
+    if images.broken is not None:
+        receiver.left_out(*images.broken)
     left_out(receiver.bad, receiver.unreadable)
 
 
@@ -158,7 +160,8 @@ def open_images(
     if is_video(source) and inputs is None:
         video = Video(str(source), step)
         identity = {"images": file_identity(video.path), "frame_step": step}
-        return Streamed(video.frames, video.name, read, size, video.count, identity, tolerant=True), preprocessing
+        tolerant = preprocessing.on_bad_image == "skip"
+        return Streamed(video.frames, video.name, read, size, video.count, identity, tolerant), preprocessing
     if step != 1:
         raise ConfigError(
             "Frames are skipped in videos alone.",

@@ -18,7 +18,8 @@ class TableFile:
     """``NAME.csv.partial`` grows row by row, each flushed; ``close`` makes ``NAME.csv`` or ``NAME.parquet`` of it.
 
     A Parquet file has its directory at the end, so that half of one cannot be read or gone on with: it is made of the
-    CSV, in groups of rows, when all are there.
+    CSV, in groups of rows, when all are there. The CSV stays until ``clear``, for a run that goes on because something
+    else could not be finished.
 
     Args:
         path: ``NAME.csv``.
@@ -69,7 +70,11 @@ class TableFile:
             self.file.close()
         else:
             csv_to_parquet(self.file.partial, self.path, self.columns())
-            self.file.abandon(remove=True)
+            self.file.abandon(remove=False)
+
+    def clear(self) -> None:
+        """Remove what a closed table was made of."""
+        self.file.abandon(remove=True)
 
     def abandon(self) -> None:
         """Close the file but leave it under its partial name, unless it has no rows."""

@@ -67,7 +67,10 @@ class Writer(ABC):
         return array
 
     def close(self) -> None:
-        """Give all files their final names; those of an earlier run are replaced. Does nothing the second time."""
+        """Give all files their final names; those of an earlier run are replaced. Does nothing the second time.
+
+        What a table was made of stays, until all writers are closed and their blocks end.
+        """
         try:
             for array in self.arrays:
                 array.close()
@@ -92,6 +95,7 @@ class Writer(ABC):
     ) -> None:
         if error is None:
             self.close()
+            self.table.clear()
             return
         try:
             self.abandon()

@@ -55,6 +55,18 @@ def test_an_array_goes_on(tmp_path: Path) -> None:
     assert np.array_equal(np.load(tmp_path / "a.npy"), rows)
 
 
+def test_an_array_without_rows_begins_anew(tmp_path: Path) -> None:
+    """The journal noted its header, for an unreadable image before the first row."""
+    array = GrowingArray(tmp_path / "a.npy")
+    size = array.file.size
+    array.abandon()
+    assert list(tmp_path.iterdir()) == []
+    array = GrowingArray(tmp_path / "a.npy", size)
+    array.add(np.ones(3, np.float32), "x")
+    array.close()
+    assert np.load(tmp_path / "a.npy").tolist() == [[1, 1, 1]]
+
+
 def test_a_table_becomes_parquet_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr("lightning_vision.inference.parquet.ROWS", 4)
@@ -66,6 +78,8 @@ def test_a_table_becomes_parquet_in_groups(tmp_path: Path, monkeypatch: pytest.M
         table.add(row)
     table.close()
     table.close()
+    assert {p.name for p in tmp_path.iterdir()} == {"t.parquet", "t.csv.partial"}
+    table.clear()
     assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
     found = parquet.ParquetFile(tmp_path / "t.parquet")
     assert found.num_row_groups == 3

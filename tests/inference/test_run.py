@@ -40,9 +40,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def build(**choices: Any) -> VisionModule:
     """A model as it is before training."""
-    data = ([pixels(i)[:SIZE] for i in range(6)], choices.pop("targets"))
+    data = ([pixels(i)[:SIZE] for i in range(6)], choices.pop("targets", None))
     settings = {"encoder": "stacked_cnn", "image_size": SIZE, "batch_size": 4, "data": data}
-    return lv.build(**{**settings, **choices}, overrides={"encoder.out_channels": 4})[0].eval()
+    return lv.build(**{**settings, "overrides": {"encoder.out_channels": 4}, **choices})[0].eval()
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +174,75 @@ def test_a_batch_without_a_readable_image(classes: VisionModule, photos: Path, t
     assert contents(tmp_path / "none") == {}
 
 
+class _Stop(BaseException):
+    """Not an error, as the key that interrupts."""
+
+
+def stopped(monkeypatch: pytest.MonkeyPatch, row: int, act: Callable[[], object]) -> None:
+    """Predict until this image is dealt with."""
+    reached = PredictionFolder.reached
+
+    def stop(self: PredictionFolder, now: int) -> None:
+        reached(self, now)
+        if now >= row:
+            raise _Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PredictionFolder, "reached", stop)
+        with pytest.raises(_Stop):
+            act()
+
+
+def test_a_stop_before_the_first_readable_image(
+    classes: VisionModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "0.png").write_bytes(b"no image")
+    for i in (1, 2):
+        Image.fromarray(pixels(i)).save(tmp_path / f"{i}.png")
+    settings = {"batch_size": 1, "save": ["embeddings"]}
+    stopped(monkeypatch, 1, lambda: predict(classes, tmp_path, tmp_path / "out", **settings))
+    folder = predict(classes, tmp_path, tmp_path / "out", **settings)
+    assert len(rows(folder / "predictions.csv")) == len(np.load(folder / "embeddings.npy")) == 2
+    assert len(rows(folder / "unreadable.csv")) == 1
+
+
+def test_other_pixels_under_the_same_name(
+    classes: VisionModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(3):
+        Image.fromarray(pixels(i)).save(tmp_path / f"{i}.png")
+    stopped(monkeypatch, 1, lambda: predict(classes, tmp_path, tmp_path / "out", batch_size=1))
+    Image.fromarray(pixels(8)).save(tmp_path / "0.png")
+    with pytest.raises(ConfigError, match="another images"):
+        predict(classes, tmp_path, tmp_path / "out", batch_size=1)
+
+
+def test_a_full_disk_at_the_second_parquet_table(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+    from lightning_vision.inference import table_file
+
+    table = tmp_path / "table.csv"
+    names = [str(photos / f"frame_{i}.png") for i in range(12)]
+    table.write_text("\n".join(["image,a,b", *(f"{name},{'xy'[i % 2]},{'uv'[i % 2]}" for i, name in enumerate(names))]))
+    outputs = {name: {"decoder": "classifier"} for name in "ab"}
+    settings = {"data.path": str(table), "encoder.out_channels": 4}
+    module = build(data="table", outputs=outputs, batch_size=8, overrides=settings)
+    whole = contents(predict(module, photos, tmp_path / "whole", table="parquet"))
+    write, calls = table_file.csv_to_parquet, []
+
+    def full(*args: Any) -> None:
+        calls.append(args)
+        if len(calls) == 2:
+            raise DataError("the disk is full")
+        write(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(table_file, "csv_to_parquet", full)
+        with pytest.raises(DataError, match="full"):
+            predict(module, photos, tmp_path / "full", table="parquet")
+    assert contents(predict(module, photos, tmp_path / "full", table="parquet")) == whole
+
+
 def test_a_generator_is_consumed_part_by_part(masks: VisionModule, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning_vision.inference.images.IMAGES", 6)
     drawn: list[int] = []
@@ -269,8 +338,12 @@ def test_a_film_that_breaks_off(
     with monkeypatch.context() as patch:
         patch.setattr(Video, "frames", torn)
         folder = predict(classes, film, tmp_path)
-    assert len(rows(folder / "predictions.csv")) == 6
-    assert "cannot be decoded behind frame 5: torn" in capsys.readouterr().out
+        assert len(rows(folder / "predictions.csv")) == 6
+        assert "cannot be decoded behind frame 5: torn" in capsys.readouterr().out
+        with pytest.raises(DataError, match="cannot be decoded behind frame 5"):
+            lv.predict(classes, film)
+        assert len(lv.predict(classes, film, overrides={"preprocessing.on_bad_image": "skip"})) == 6
+        assert "cannot be decoded behind frame 5: torn" in capsys.readouterr().out
     (tmp_path / "none.mp4").write_bytes(b"no film")
     with pytest.raises(DataError, match="no video that can be read"):
         predict(classes, tmp_path / "none.mp4", tmp_path)
