@@ -12,7 +12,7 @@ import pytest
 
 from lightning_vision.annotations import kind_of
 from lightning_vision.checks import check, plain
-from lightning_vision.config import compose
+from lightning_vision.config import compose, conf_dir
 from lightning_vision.errors import ConfigError
 from lightning_vision.signatures import describe
 
@@ -172,7 +172,7 @@ def _set(root: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
         ("image_size", [32, 0], "at least 1", "image_size=null"),
         ("image_size", "32", "an integer", "image_size=32"),
         ("task", "segmentatoin", "auto, classification, multilabel, open_set, segmentation", "task=segmentation"),
-        ("action", "train", "fit, test, predict, check", "action=fit"),
+        ("action", "train", "fit, test, predict, export, check", "action=fit"),
         ("monitor", None, "text", "monitor=auto"),
         ("optimzer", {}, "optimizer", "optimizer=adamw"),
         ("bach_size", 4, "batch_size", "batch_size=4"),
@@ -225,6 +225,16 @@ def test_strategies_whose_processes_keep_the_figures(strategy: str) -> None:
     with pytest.raises(ConfigError, match="would be lost") as caught:
         compose([f"trainer.strategy={strategy}", "trainer.devices=2"])
     assert "trainer.strategy=ddp" in caught.value.overrides
+
+
+def test_strategies_that_are_offered_are_taken(root: dict[str, Any]) -> None:
+    lines = (conf_dir() / "trainer" / "default.yaml").read_text(encoding="utf-8").splitlines()
+    comment = next(line.partition("#")[2] for line in lines if line.startswith("strategy:"))
+    offered = comment.replace("...", "").split("|")
+    assert len(offered) == 3
+    for strategy in offered:
+        root["trainer"]["strategy"] = strategy.strip()
+        check(root)
 
 
 def test_an_interpolation_that_leads_nowhere() -> None:

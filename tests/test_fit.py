@@ -144,7 +144,7 @@ def test_any_split_can_be_scored(trained: lv.Result, split: str, count: int, tmp
 
 
 def test_a_fit_takes_no_split(shapes: Path, tmp_path: Path) -> None:
-    with pytest.raises(lv.ConfigError, match="fit takes no split"):
+    with pytest.raises(lv.ConfigError, match="fit does not heed split"):
         lv.fit(**settings(shapes, tmp_path), split="val")
 
 

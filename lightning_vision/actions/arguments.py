@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from lightning_vision.actions.heeded import refuse_unheeded
 from lightning_vision.config import compose, parts_by_key, with_ludwig
 from lightning_vision.errors import ConfigError
 from lightning_vision.overrides import names_ludwig, override_keys
@@ -17,18 +18,29 @@ from lightning_vision.signatures import class_constants
 EXAMPLE_CHECKPOINT = "checkpoint=outputs/DATE/TIME/checkpoints/best.ckpt"
 
 
-def composed(config: DictConfig | Sequence[str] | None, choices: Mapping[str, Any]) -> DictConfig:
+def composed(config: DictConfig | Sequence[str] | None, choices: Mapping[str, Any], action: str) -> DictConfig:
     """Compose unless that was done already."""
-    return composed_with_keys(config, choices)[0]
+    return composed_with_keys(config, choices, action)[0]
 
 
 def composed_with_keys(
-    config: DictConfig | Sequence[str] | None, choices: Mapping[str, Any], complete: bool = False
+    config: DictConfig | Sequence[str] | None, choices: Mapping[str, Any], action: str
 ) -> tuple[DictConfig, list[str]]:
     """Compose unless that was done already; name the keys that were given.
 
-    Of a config that was composed in Python these are all that it may decide beside a checkpoint, or, ``complete``, all.
+    Of a config that was composed in Python these are all that it may decide beside a checkpoint, and in a fit all.
+
+    Raises:
+        ConfigError: A setting is wrong, or one that this action does not heed.
     """
+    cfg, keys = _composed(config, choices, complete=action == "fit")
+    refuse_unheeded(cfg, action)
+    return cfg, keys
+
+
+def _composed(
+    config: DictConfig | Sequence[str] | None, choices: Mapping[str, Any], complete: bool
+) -> tuple[DictConfig, list[str]]:
     if isinstance(config, DictConfig):
         from hydra.core.hydra_config import HydraConfig
 
@@ -61,17 +73,6 @@ def required(cfg: DictConfig, key: str, example: str) -> str:
     if cfg[key] is None:
         raise ConfigError(f"{cfg.action} needs {key}=.", expected=f"{key}=PATH", override=f"{cfg.action} {example}")
     return str(cfg[key])
-
-
-def refuse_split(cfg: DictConfig, action: str) -> None:
-    """Refuse a choice of rows where it would do nothing."""
-    if cfg.split != "auto":
-        raise ConfigError(
-            f"{action} takes no split: it says which rows a test scores.",
-            given=f"split={cfg.split}",
-            expected="a split in the data (data.split=COLUMN), or the action test",
-            override=[f"test {EXAMPLE_CHECKPOINT} split={cfg.split}", "split=auto"],
-        )
 
 
 def checkpoint_of(cfg: DictConfig) -> str | None:

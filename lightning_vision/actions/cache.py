@@ -31,7 +31,7 @@ def cache(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> N
     """
     from lightning_vision.data.cache import clear, entries, render
 
-    cfg = composed(config, choices)
+    cfg = composed(config, choices, "cache")
     folder = cfg.preprocessing.lazy_cache_dir
     if cfg.cache == "list":
         print(render(entries(folder), folder))

@@ -50,7 +50,7 @@ def check(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> b
     from lightning_vision.data.report import check_index
     from lightning_vision.data.report_page import render
 
-    cfg = composed(config, choices)
+    cfg = composed(config, choices, "check")
     pictures = asked_pictures(cfg.plots, "check", DRAWN)
     index, settings = look(cfg)
     task = settings["task"] if settings["task"] in TASKS else None

@@ -25,6 +25,7 @@ FORMATS = ("onnx", "torch", "hub")
 
 def run(cfg: DictConfig) -> None:
     """Carry out the action."""
+    keys = composed_with_keys(cfg, {}, "export")[1]
     formats = formats_of(cfg.format, cfg.push)
     checkpoint = checkpoint_of(cfg)
     folder = Path(cfg.output_dir) / "export"
@@ -34,7 +35,7 @@ def run(cfg: DictConfig) -> None:
     runfolder.find_checkpoint(checkpoint)
     module = load(checkpoint)
     # The data may have moved since, and be typed anew; what is decided by the checkpoint is refused here.
-    module.config = for_checkpoint(module.config, plain(cfg), composed_with_keys(cfg, {})[1])
+    module.config = for_checkpoint(module.config, plain(cfg), keys)
     _export(module, folder, formats, cfg.push, Path(checkpoint))
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from lightning_vision import garbage, runfolder
-from lightning_vision.actions.arguments import composed_with_keys, refuse_split
+from lightning_vision.actions.arguments import composed_with_keys
 from lightning_vision.actions.evaluation import Result, evaluate, hushed
 from lightning_vision.actions.models import build_parts, weights_of
-from lightning_vision.errors import ConfigError
-from lightning_vision.inference.choices import refuse_in_fit
+from lightning_vision.errors import CheckpointError, ConfigError
 from lightning_vision.monitor import better
+from lightning_vision.overrides import override
 from lightning_vision.resolve import Plan, plain, resolve
 from lightning_vision.settings import for_resume, found_before
 
@@ -45,15 +45,13 @@ def fit(config: DictConfig | Sequence[str] | None = None, *, quiet: bool = False
     Raises:
         ConfigError: A setting is wrong, or two do not go together.
         DataError: The data cannot be used.
-        CheckpointError: The checkpoint to resume from is unreadable or of other classes.
+        CheckpointError: The checkpoint to resume from is unreadable, of other classes, or a folder for the hub.
     """
     with hushed(quiet):
-        return _fit(*composed_with_keys(config, choices, complete=True))
+        return _fit(*composed_with_keys(config, choices, "fit"))
 
 
 def _fit(cfg: DictConfig, keys: Sequence[str]) -> Result:
-    refuse_in_fit(plain(cfg))
-    refuse_split(cfg, "fit")
     resumed = cfg.checkpoint
     plan = resolve(cfg) if resumed is None else _resumed(resumed, cfg, keys)
     folder = Path(plan.config["output_dir"])
@@ -140,6 +138,13 @@ def _resumed(path: str, cfg: DictConfig, keys: Sequence[str]) -> Plan:
     from lightning_vision import checkpoint as checkpoints
 
     state = checkpoints.read(path)
+    if "loops" not in state:
+        raise CheckpointError(
+            "A training cannot go on from this: it holds the weights, and not how far the optimizer came.",
+            given=path,
+            expected="a checkpoint that a fit wrote, such as RUN/checkpoints/last.ckpt",
+            override=[f"test {override('checkpoint', path)}", "checkpoint=null, for a new run"],
+        )
     kept = state[checkpoints.KEY]
     given = plain(cfg)
     plan = resolve(for_resume(kept["config"], given, keys))

@@ -28,7 +28,7 @@ def build(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> t
     Returns:
         The LightningModule and the LightningDataModule.
     """
-    return build_parts(resolve(composed(config, choices)))
+    return build_parts(resolve(composed(config, choices, "build")))
 
 
 def load(checkpoint: str | Path) -> VisionModule:

@@ -61,7 +61,7 @@ def predict(
             ``overrides={"preprocessing.on_bad_image": "skip"}`` it is left out instead, so that there are fewer
             predictions than images; compare their paths.
     """
-    cfg, keys = composed_with_keys(config, choices)
+    cfg, keys = composed_with_keys(config, choices, "predict")
     predictions: list[Prediction] = []
     images = _images(source)
     module, settings, images = _to_predict(model, images, cfg, keys)
@@ -73,11 +73,12 @@ def predict(
 
 def predict_to_folder(model: str | None, source: str, cfg: DictConfig) -> None:
     """Write ``predictions/`` in the run folder."""
+    keys = composed_with_keys(cfg, {}, "predict")[1]
     if cfg.get("table") == "parquet":
         require("parquet", "pyarrow", needs="A Parquet table needs", given="table=parquet", instead=["table=csv"])
     if is_video(source):
         require("video", "av", needs="Videos need", given=f"source={source}")
-    module, settings, _ = _to_predict(model, source, cfg, composed_with_keys(cfg, {})[1])
+    module, settings, _ = _to_predict(model, source, cfg, keys)
     from lightning_vision.inference.run import predict_to_folder
 
     garbage.release()

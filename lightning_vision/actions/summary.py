@@ -47,7 +47,7 @@ def summary(config: DictConfig | Sequence[str] | None = None, **choices: Any) ->
         DataError: The data cannot be read, or the report cannot be written.
         CheckpointError: The checkpoint is unreadable.
     """
-    cfg, keys = composed_with_keys(config, choices)
+    cfg, keys = composed_with_keys(config, choices, "summary")
     pictures = asked_pictures(cfg.plots, "summary", DRAWN)
     module, settings = _model(cfg, keys)
     garbage.release()

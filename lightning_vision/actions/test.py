@@ -58,7 +58,7 @@ def test(
         DataError: The data cannot be used.
     """
     with hushed(quiet):
-        return _test(model, *composed_with_keys(config, choices))
+        return _test(model, *composed_with_keys(config, choices, "test"))
 
 
 def _test(model: str | Path | VisionModule | None, cfg: DictConfig, keys: Sequence[str]) -> Result:

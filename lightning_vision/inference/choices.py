@@ -42,21 +42,6 @@ def check_choices(settings: Mapping[str, Any], typed: Collection[str]) -> None:
             )
 
 
-def refuse_in_fit(settings: Mapping[str, Any]) -> None:
-    """Refuse what a fit would not heed.
-
-    Raises:
-        ConfigError: Tiles or test-time augmentation are asked for.
-    """
-    given = [override(key, settings[key]) for key in ("tile", "tta") if settings.get(key) is not None]
-    if given:
-        raise ConfigError(
-            "tile and tta are of a trained model, in predict and test; a fit scores images as they are.",
-            given=" ".join(given),
-            override=f"test checkpoint=RUN/checkpoints/best.ckpt {' '.join(given)}",
-        )
-
-
 def tile_size(tile: int | Sequence[int], input_size: Size) -> Size:
     """Height and width of a tile.
 

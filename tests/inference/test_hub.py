@@ -108,6 +108,13 @@ def test_paths_of_the_machine_are_cut() -> None:
     assert found == {"a": ["pets.csv", "pets.csv"], "b": {"c": "data", "d": 3}}
 
 
+def test_a_training_does_not_go_on_from_it(folder: Path, tmp_path: Path) -> None:
+    words = ["data.num_images=60", "decoder=classifier", "image_size=32"]
+    with pytest.raises(CheckpointError, match="cannot go on from this") as error:
+        lv.fit(words, checkpoint=str(folder), overrides={"output_dir": str(tmp_path / "run")})
+    assert error.value.overrides[0] == f"test checkpoint={folder}"
+
+
 class TestPush:
     @pytest.fixture(autouse=True)
     def _no_token(self, monkeypatch: pytest.MonkeyPatch) -> None:

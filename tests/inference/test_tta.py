@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lightning_vision.decoders.base import Decoder
 from lightning_vision.errors import ConfigError
 from lightning_vision.head import Head, HeadOutput
-from lightning_vision.inference.choices import check_choices, refuse_in_fit, views
+from lightning_vision.inference.choices import check_choices, views
 from lightning_vision.inference.tta import TestTimeAugmentation
 from lightning_vision.losses.base import Loss
 from lightning_vision.losses.cross_entropy import SoftmaxCrossEntropyLoss
@@ -176,8 +176,4 @@ class TestChoices:
             with pytest.raises(ConfigError, match="a view counts once") as error:
                 check_choices({"tta": tta}, [])
             assert "try:          tta=[horizontal_flip]" in str(error.value).replace("'", "")
-        with pytest.raises(ConfigError, match="of a trained model") as error:
-            refuse_in_fit({"tile": 512, "tta": "flips"})
-        assert "test checkpoint=RUN/checkpoints/best.ckpt tile=512 tta=flips" in str(error.value)
         check_choices({"tile": 512, "overlap": 0.5, "tta": [0.5]}, ["overlap", "tile", "tta"])
-        refuse_in_fit({"tile": None, "tta": None})
