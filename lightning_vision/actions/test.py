@@ -83,7 +83,7 @@ def _test(model: str | Path | VisionModule | None, cfg: DictConfig, keys: Sequen
     if trainer.is_global_zero:
         runfolder.tell(index.problems)
     file = Path(model) if isinstance(model, str | Path) else None
-    subject = Subject("test", settings, index, called, len(rows), file)
+    subject = Subject("test", settings, index, called, len(rows), file, look.scored(called))
     folder = Path(settings["output_dir"])
     with logged(trainer, settings):
         metrics = _scored(trainer, module, data, subject, folder, look)
@@ -99,6 +99,8 @@ def _scored(
     called = subject.called
     assert called is not None
     with look:
+        if trainer.is_global_zero and subject.tiled:
+            print(subject.tiled)
         metrics, records = evaluate(trainer, module, data, folder, "test", called)
         metrics |= {f"{called}/{name}": value for name, value in look.figures().items()}
         bad = data.bad

@@ -54,6 +54,18 @@ class Look:
             lines.append(f"test-time augmentation: the image as it is, {listed(self.test_time.views)}")
         return lines
 
+    def scored(self, called: str) -> str:
+        """Which figures of a test are of tiles, in words; empty where none is.
+
+        Args:
+            called: The name of the figures, as in ``test/loss``.
+        """
+        if self.tiling is None:
+            return ""
+        name = next(name for name, head in self.module.named_heads() if has_mask(head))
+        figure = f"{called}/{self.module.prefix(name)}mean_iou_original"
+        return f"{figure} is of tiles; all other figures, tables and pictures are of whole images at the model's size"
+
     def figures(self) -> dict[str, float]:
         """What it is, in numbers, to stand beside the figures of a test."""
         found: dict[str, float] = {}

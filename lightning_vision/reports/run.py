@@ -45,6 +45,7 @@ class Subject:
         called: The name of the figures; None where nothing was scored.
         scored: How many rows were scored.
         checkpoint: The file of the model, or None where it was given in Python.
+        tiled: Which figures are of tiles, in words.
     """
 
     action: Literal["fit", "test"]
@@ -53,6 +54,7 @@ class Subject:
     called: Called | None
     scored: int
     checkpoint: Path | None
+    tiled: str = ""
 
 
 def report_data(folder: Path, plan: Plan) -> None:
@@ -156,6 +158,8 @@ def _facts(module: VisionModule, subject: Subject) -> list[tuple[str, str]]:
     if subject.called:
         split = "all splits" if subject.called == "all" else f"the split {subject.called}"
         found.append(("Scored", f"{_grouped(subject.scored)} images of {split}"))
+    if subject.tiled:
+        found.append(("Tiles", subject.tiled))
     for name, head in module.named_heads():
         classes = head.task.target.class_names
         several = f", {name}" if len(module.names) > 1 else ""

@@ -156,9 +156,10 @@ class TestTiles:
             lv.predict(pairs, source, tile=40)
 
     def test_a_test_scores_the_tiles_at_each_masks_own_size(
-        self, module: VisionModule, table: Path, tmp_path: Path
+        self, module: VisionModule, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         plain = lv.test(module, overrides={"output_dir": str(tmp_path / "plain")}).metrics
+        assert "of tiles" not in capsys.readouterr().out + (tmp_path / "plain" / "report.html").read_text()
         tiled = lv.test(module, tile=40, tta="flips", overrides={"output_dir": str(tmp_path / "tiled")}).metrics
         rows = [row.split(",") for row in table.read_text().splitlines()[1:]]
         rows = [row for row in rows if row[-1] == "test"]
@@ -175,6 +176,10 @@ class TestTiles:
             "tile_width": 40,
             "tile_overlap": 0.25,
         }
+        said = "test/mean_iou_original is of tiles; all other figures, tables and pictures are of whole images"
+        assert said in capsys.readouterr().out
+        assert said in (tmp_path / "tiled" / "report.html").read_text()
+        assert {k for k in plain if k in tiled and plain[k] != tiled[k]} >= {"test/mean_iou_original"}
         assert '"test/tta_views": 2.0' in (tmp_path / "tiled" / "metrics.json").read_text()
         assert not any("tile" in key or "tta" in key for key in plain)
 
