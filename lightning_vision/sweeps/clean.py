@@ -14,16 +14,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Libraries whose run stays open until somebody ends it.
-_OPEN_RUNS = {"wandb": "finish", "mlflow": "end_run"}
+# Libraries whose run stays open until somebody ends it: which is open, and how it is ended.
+_OPEN_RUNS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "wandb": (lambda wandb: getattr(wandb, "run", None), "finish"),
+    "mlflow": (lambda mlflow: mlflow.active_run() if hasattr(mlflow, "active_run") else None, "end_run"),
+}
 
 
 @contextmanager
 def restored(torch_too: bool = True) -> Iterator[None]:
     """Put back what a run may change in its process, and give its memory back.
 
-    Environment, folder, logging, warnings, signals, random numbers; of torch the default dtype, its threads, what is
-    deterministic and how exact products are, the process group and cached memory of devices.
+    Environment, folder, logging, warnings, signals, random numbers, runs of W&B and MLflow that are open; of torch the
+    default dtype, its threads, what is deterministic and how exact products are, the process group and cached memory of
+    devices.
 
     Args:
         torch_too: Import torch first, so that its state is known before a run that uses it; else it is looked after
@@ -31,11 +35,10 @@ def restored(torch_too: bool = True) -> Iterator[None]:
     """
     if torch_too:
         import torch  # noqa: F401 - its state is read below
-    undo = [_environment(), _logging(), _warnings(), _signals(), _random(), *_torch()]
+    undo = [_runs(), _environment(), _logging(), _warnings(), _signals(), _random(), *_torch()]
     try:
         yield
     finally:
-        _end_runs()
         for put_back in undo:
             put_back()
         free_memory()
@@ -166,8 +169,16 @@ def _torch() -> list[Callable[[], None]]:
     return [put_back]
 
 
-def _end_runs() -> None:
-    for name, end in _OPEN_RUNS.items():
-        library: Any = sys.modules.get(name)
-        if library is not None and hasattr(library, end) and getattr(library, "run", True) is not None:
-            getattr(library, end)()
+def _runs() -> Callable[[], None]:
+    before = _open_runs()
+
+    def put_back() -> None:
+        for name, run in _open_runs().items():
+            if run is not None and run is not before.get(name):
+                getattr(sys.modules[name], _OPEN_RUNS[name][1])()
+
+    return put_back
+
+
+def _open_runs() -> dict[str, Any]:
+    return {name: find(sys.modules[name]) for name, (find, _) in _OPEN_RUNS.items() if name in sys.modules}

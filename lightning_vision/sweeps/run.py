@@ -59,7 +59,7 @@ def sweep(hydra: Hydra, arguments: Sequence[str], params: Mapping[str, Any] | No
     first = _check_trials(hydra, words, settings, own)
     folder = hydra.folder
     before = load(folder)
-    kept = [trial for trial in before if trial.status in ("finished", "failed")]
+    kept = [trial for trial in before if trial.ended]
     if settings.trials is None:  # what failed in a grid may have been mended
         kept = [trial for trial in kept if trial.status == "finished"]
     if settings.trials is None:
@@ -68,7 +68,7 @@ def sweep(hydra: Hydra, arguments: Sequence[str], params: Mapping[str, Any] | No
     else:
         from lightning_vision.sweeps.study import Study
 
-        source = Study(settings, words, folder, _monitor(hydra, first), kept)
+        source = Study(settings, words, folder, _monitor(hydra, first), before)
     _start(hydra, folder)
     for hint in words.hints():
         print(hint)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import itertools
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_vision.errors import ConfigError, DataError
+from lightning_vision.errors import ConfigError, DataError, listed
 from lightning_vision.extras import require
 from lightning_vision.monitor import better
+from lightning_vision.overrides import for_shell
 from lightning_vision.sweeps.settings import SweepSettings
 from lightning_vision.sweeps.trial import Trial
 from lightning_vision.sweeps.words import Swept, Words, number
 
 FILE = "study.db"
 NAME = "lightning_vision"
+SEARCH = "search"  # what the storage remembers of the words
+_ELSEWHERE = "hydra.sweep.dir=multirun/OTHER"
 
 
 def require_optuna(given: str) -> None:
@@ -33,14 +36,15 @@ class Study:
         words: Its words.
         folder: Its folder.
         monitor: The figure to optimise, which every trial must have.
-        kept: Trials of a sweep that goes on.
+        before: Trials of a sweep that goes on; those that have ended are kept.
 
     Raises:
-        ConfigError: There is nothing to search over, or a sampler that cannot; the storage is of another search.
+        ConfigError: There is nothing to search over, or a sampler that cannot; the storage is of another search, or
+            knows nothing of the trials before.
     """
 
     def __init__(
-        self, settings: SweepSettings, words: Words, folder: Path, monitor: str, kept: Sequence[Trial]
+        self, settings: SweepSettings, words: Words, folder: Path, monitor: str, before: Sequence[Trial]
     ) -> None:
         import optuna
 
@@ -50,26 +54,27 @@ class Study:
         self.storage = self._storage(settings.storage, folder)
         # In a storage of its own the folder may be moved; in one for many each sweep has its place.
         self.name = NAME if settings.storage is None else str(folder.absolute())
+        kept = [trial for trial in before if trial.ended]
         direction: Literal["minimize", "maximize"] = "minimize" if better(monitor) == "min" else "maximize"
-        self.study = optuna.create_study(
-            storage=self.storage,
-            # Another seed when it goes on: it would draw the first values once more.
-            sampler=self._sampler(settings, settings.seed + len(kept)),
-            study_name=self.name,
-            direction=direction,
-            load_if_exists=True,
-        )
-        if self.study.direction.name.lower() != direction:
-            raise ConfigError(
-                "The search in the storage goes in the other direction.",
-                given=f"monitor={monitor}, and a search that should {self.study.direction.name.lower()}",
-                override="sweep.storage=OTHER.db",
-            )
         self.asked: dict[int, Any] = {}
-        self._go_on({trial.number: trial for trial in kept})
-        self.left = settings.trials - len(kept) if settings.trials is not None else 0
-        if settings.sampler == "grid":
-            self._enqueue_grid(settings.seed)
+        try:
+            self.study = optuna.create_study(
+                storage=self.storage,
+                # Another seed when it goes on: it would draw the first values once more.
+                sampler=self._sampler(settings, settings.seed + len(kept)),
+                study_name=self.name,
+                direction=direction,
+                load_if_exists=True,
+            )
+            self._check_same(direction)
+            self._check_known(before)
+            self._go_on({trial.number: trial for trial in kept})
+            self.left = settings.trials - len(kept) if settings.trials is not None else 0
+            if settings.sampler == "grid":
+                self._enqueue_grid(settings.seed)
+        except BaseException:
+            self.close()
+            raise
 
     def ask(self) -> Trial | None:
         """Return the next trial, None if there are as many as were wanted."""
@@ -99,6 +104,55 @@ class Study:
         """Close the storage."""
         self.storage.remove_session()
         self.storage.engine.dispose()
+
+    def _check_same(self, direction: str) -> None:
+        """Refuse another search than that of the storage, whose figures could not be compared; note that of a new one.
+
+        Other ends of an interval are none.
+        """
+        was = self.study.user_attrs.get(SEARCH)
+        now: dict[str, Any] = {
+            "monitor": self.monitor,
+            "fixed": {key: word for key, word in self.words.fixed.items() if key != "action"},
+            "swept": {key: swept.typed for key, swept in self.words.swept.items()},
+        }
+        if was is None:
+            if self.study.direction.name.lower() != direction:
+                was_to = self.study.direction.name.lower()
+                raise _another(f"monitor={self.monitor}", f"a search that should {was_to}")
+            self.study.set_user_attr(SEARCH, now)
+            return
+        fixed_now, fixed_was = now["fixed"], was["fixed"]
+        missing = object()
+        other = [k for k in {**fixed_was, **fixed_now} if fixed_was.get(k, missing) != fixed_now.get(k, missing)]
+        if other:
+            again = [w for k in other if (w := fixed_was.get(k) or was["swept"].get(k))]
+            raise _another(_said(other, now), _said(other, was), again)
+        if was["monitor"] != self.monitor:
+            word = f"monitor={was['monitor']}"
+            raise _another(f"monitor={self.monitor}", word, [word])
+        compatible = self.optuna.distributions.check_distribution_compatibility
+        for old in self.study.get_trials(deepcopy=False):
+            for key, drawn_from in old.distributions.items():
+                try:
+                    compatible(drawn_from, self.distributions[key])
+                except ValueError as error:
+                    raise _another(_said([key], now), _said([key], was), [was["swept"][key]]) from error
+
+    def _check_known(self, before: Sequence[Trial]) -> None:
+        """Refuse trials that the storage did not propose: new ones would take their numbers and folders."""
+        drawn = [
+            {self.words.swept[key].name: _text(value) for key, value in old.params.items()}
+            for old in self.study.get_trials(deepcopy=False)
+        ]
+        foreign = [t.number for t in before if t.number >= len(drawn) or drawn[t.number] != t.values]
+        if foreign:
+            raise ConfigError(
+                "The folder has trials that the storage of the search knows nothing of.",
+                given=f"trials {listed(foreign, 12)}: of a sweep without sweep.trials, or of another sweep.storage",
+                expected="the storage that the search was begun with, or another folder",
+                override=_ELSEWHERE,
+            )
 
     def _go_on(self, kept: dict[int, Trial]) -> None:
         """Bring the storage of a killed sweep in line with what is known of its trials; try the open ones again."""
@@ -137,7 +191,12 @@ class Study:
                     given=f"sweep.sampler=grid with {endless.typed}",
                     override=["sweep.sampler=tpe", f"{endless.key}={','.join(endless.corners())}"],
                 )
-        return samplers.TPESampler(seed=seed) if settings.sampler == "tpe" else samplers.RandomSampler(seed)
+        if settings.sampler == "random":
+            return samplers.RandomSampler(seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", self.optuna.exceptions.ExperimentalWarning)
+            # Those that run count as bad ones, else trials at the same time are neighbours; Optuna 4 has to be told.
+            return samplers.TPESampler(seed=seed, constant_liar=True)
 
     def _enqueue_grid(self, seed: int) -> None:
         """Let every combination be tried once, in random order; Optuna's own sampler ends only its own loop."""
@@ -167,6 +226,20 @@ class Study:
                 expected="an SQLite file that is Optuna's, or a new one",
                 override="sweep.storage=search.db",
             ) from error
+
+
+def _said(keys: Sequence[str], search: Mapping[str, Any]) -> str:
+    """The words of these keys, as they were typed."""
+    return " ".join(search["fixed"].get(key) or search["swept"].get(key) or f"(no {key})" for key in keys)
+
+
+def _another(now: str, was: str, again: Sequence[str] = ()) -> ConfigError:
+    return ConfigError(
+        "A search goes on with the words that it was begun with.",
+        given=now,
+        expected=was,
+        override=[*([" ".join(for_shell(word) for word in again)] if again else []), _ELSEWHERE],
+    )
 
 
 def _parsed(swept: Swept, text: str) -> Any:

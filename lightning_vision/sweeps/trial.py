@@ -55,6 +55,11 @@ class Trial:
         return "max" if self.monitor is None else better(self.monitor)
 
     @property
+    def ended(self) -> bool:
+        """Whether it ran to its end, good or bad."""
+        return self.status in ("finished", "failed")
+
+    @property
     def said(self) -> str:
         """What is swept over, as it is typed."""
         return " ".join(f"{key}={value}" for key, value in self.values.items())

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 
+from lightning_vision.errors import ConfigError
 from lightning_vision.sweeps.settings import SweepSettings
 from lightning_vision.sweeps.study import Study
 from lightning_vision.sweeps.trial import Trial, load
@@ -94,6 +96,60 @@ def test_a_killed_search_tries_the_open_trials_again(tmp_path: Path) -> None:
     states = [t.state.name for t in told(tmp_path)]
     assert states == ["COMPLETE", "FAIL", "COMPLETE", "FAIL", "RUNNING", "RUNNING"]
     assert told(tmp_path)[2].value == 0.25
+
+
+def test_another_search_is_refused(tmp_path: Path) -> None:
+    words = ["epochs=3", "lr=interval(1e-4,1e-2)", "encoder=a,b"]
+    source = study(tmp_path, words)
+    first = source.ask()
+    assert first is not None
+    first.status, first.value = "finished", 0.5
+    source.tell(first)
+    source.close()
+    for other, monitor, given, expected, again in [
+        (["epochs=4", *words[1:]], "val/accuracy", "epochs=4", "epochs=3", ["epochs=3"]),
+        (words[1:], "val/accuracy", "(no epochs)", "epochs=3", ["epochs=3"]),
+        ([*words, "seed=1"], "val/accuracy", "seed=1", "(no seed)", []),
+        ([*words[:2], "encoder=a"], "val/accuracy", "encoder=a", "encoder=a,b", ["encoder=a,b"]),
+        ([*words[:2], "encoder=a,b,c"], "val/accuracy", "encoder=a,b,c", "encoder=a,b", ["encoder=a,b"]),
+        (
+            [words[0], "lr=tag(log, interval(1e-4,1e-2))", words[2]],
+            "val/accuracy",
+            "lr=tag(log, interval(1e-4,1e-2))",
+            "lr=interval(1e-4,1e-2)",
+            ["'lr=interval(1e-4,1e-2)'"],
+        ),
+        (words, "val/f1", "monitor=val/f1", "monitor=val/accuracy", ["monitor=val/accuracy"]),
+    ]:
+        with pytest.raises(ConfigError, match="the words that it was begun with") as caught:
+            Study(SweepSettings(trials=12), read(other, None), tmp_path, monitor, [first])
+        assert (caught.value.given, caught.value.expected) == (given, expected)
+        assert caught.value.overrides == [*again, "hydra.sweep.dir=multirun/OTHER"]
+    wider = [words[2], "lr=interval(1e-6,1)", words[0], "action=fit"]
+    study(tmp_path, wider, (first,)).close()
+
+
+def test_trials_that_the_storage_does_not_know_are_refused(tmp_path: Path) -> None:
+    """Of a sweep without ``sweep.trials``, of another storage, or of one that is lost: numbers would come twice."""
+    of_a_grid = Trial(3, ["lr=0.5"], {"lr": "0.5"}, folder="3", status="finished", value=0.5)
+    for before in (of_a_grid, replace(of_a_grid, number=0), replace(of_a_grid, number=0, status="stopped")):
+        with pytest.raises(ConfigError, match="knows nothing of") as caught:
+            study(tmp_path, RANGES[:1], (before,))
+        assert str(caught.value.given).startswith(f"trials {before.number}:")
+        assert caught.value.overrides == ["hydra.sweep.dir=multirun/OTHER"]
+
+
+def test_trials_at_the_same_time_are_no_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    liars: list[bool] = []
+
+    class AsInOptuna4(optuna.samplers.TPESampler):
+        def __init__(self, *, constant_liar: bool = False, **settings: Any) -> None:
+            liars.append(constant_liar)
+            super().__init__(constant_liar=constant_liar, **settings)
+
+    monkeypatch.setattr(optuna.samplers, "TPESampler", AsInOptuna4)
+    study(tmp_path, RANGES[:1], jobs=2).close()
+    assert liars == [True]
 
 
 def test_a_search_from_the_command_line(

@@ -9,6 +9,8 @@ import logging
 import os
 import random
 import signal
+import sys
+import types
 import warnings
 import weakref
 from collections.abc import Callable
@@ -137,6 +139,37 @@ def test_a_trial_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
         run()
     assert state() == before
     assert closed == [True]
+
+
+def test_runs_that_were_open_before_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    class Library(types.ModuleType):
+        """Both APIs: ``run`` and ``finish`` of W&B, ``active_run`` and ``end_run`` of MLflow."""
+
+        runs: tuple[object, ...] = ()
+        run = property(lambda self: self.active_run())
+
+        def active_run(self) -> object:
+            return self.runs[-1] if self.runs else None
+
+        def finish(self) -> None:
+            ended.append(self.__name__)
+            self.runs = self.runs[:-1]
+
+        end_run = finish
+
+    wandb, mlflow = Library("wandb"), Library("mlflow")
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    wandb.runs = (object(),)
+    with restored(torch_too=False):
+        monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    assert not ended, "mlflow has no open run, and that of wandb is the notebook's"
+    with restored(torch_too=False):
+        wandb.runs = (object(),)
+        mlflow.runs = (object(),)
+    assert ended == ["wandb", "mlflow"]
 
 
 def test_ctrl_c_and_going_on(sweep: Sweep, trials: Trials, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
