@@ -467,7 +467,7 @@ class VisionModule(LightningModule):
         tiled = None if self.tiling is None else TiledImages(self, data, self.tiling)
         for name, head in self.named_heads():
             if head.original_scores is not None:
-                mask_of = None if tiled is None else partial(tiled.mask, name)
+                mask_of = None if tiled is None else tiled.mask
                 score_at_original_size(head.original_scores, outputs[name].logits, batch, data, mask_of)
 
     def on_test_epoch_end(self) -> None:

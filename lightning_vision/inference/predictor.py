@@ -65,10 +65,11 @@ class PredictionStream(Callback):
         tiled = None if pl_module.tiling is None else TiledImages(pl_module, data, pl_module.tiling)
         for i, row in enumerate(outputs.rows.tolist()):
             try:
-                masks = (None if tiled is None else tiled.masks(row)) or {}
+                mask = None if tiled is None else tiled.mask(row)
             except DataError as error:
                 data.leave_out(row, error)
                 continue
+            masks = {} if tiled is None or mask is None else {tiled.output: mask}
             self.receiver.receive(self._prediction(pl_module, data, outputs, i, row, masks))
         for path, reason in data.take_bad():
             self.receiver.left_out(path, reason)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,10 +38,11 @@ class TiledImages:
         self.module = module
         self.data = data
         self.tiling = tiling
-        self.heads = {name: head for name, head in module.named_heads() if has_mask(head)}
+        # A sample has one mask, so one output predicts them.
+        self.output, self.head = next((name, head) for name, head in module.named_heads() if has_mask(head))
 
-    def masks(self, row: int) -> dict[str, NDArray[np.uint8]] | None:
-        """Class ids of a row of the index, uint8 ``(H, W)`` at the size of its file, for each output with masks.
+    def mask(self, row: int) -> NDArray[np.uint8] | None:
+        """Class ids of a row of the index, uint8 ``(H, W)`` at the size of its file.
 
         Returns:
             None for an image that fits into one tile: it is predicted as all others are.
@@ -52,11 +53,6 @@ class TiledImages:
         if self.tiling.fits(self.data.original_size(row)):
             return None
         return tiled_classes(self._image(row), self._probabilities, self.tiling, self.data.eval_batch_size)
-
-    def mask(self, name: str, row: int) -> NDArray[np.uint8] | None:
-        """The class ids of one of these outputs."""
-        found = self.masks(row)
-        return None if found is None else found[name]
 
     def _image(self, row: int) -> Tensor:
         """All images of a sample behind each other, uint8 ``(C, H, W)`` at the size of their files."""
@@ -73,22 +69,19 @@ class TiledImages:
                 )
         return images[0] if len(images) == 1 else torch.cat(images)
 
-    def _probabilities(self, windows: Tensor) -> Iterator[Mapping[str, Tensor]]:
-        """What the model makes of windows uint8 ``(B, C, h, w)``, window by window: ``(K, h, w)`` of each output."""
+    def _probabilities(self, windows: Tensor) -> Iterator[Tensor]:
+        """What the model makes of windows uint8 ``(B, C, h, w)``, window by window: ``(K, h, w)``."""
         geometry, (height, width) = self.data.geometry, self.tiling.tile
         pixels = padded(windows, self.tiling.tile)
         pixels = resize_pixels(pixels, (geometry.height, geometry.width), self.data.preprocessing.resize.filter)
         with self.module.trainer.precision_plugin.forward_context():
-            outputs = self.module.outputs(pixels.to(self.module.device))
+            outputs = self.module.outputs(pixels.to(self.module.device))[self.output]
         rows, columns = windows.shape[-2:]
         for i in range(len(windows)):  # at the size of a tile one at a time: all of them would be larger than the band
-            found = {}
-            for name, head in self.heads.items():
-                logits = outputs[name].logits[i : i + 1].float()
-                if logits.shape[-2:] != (height, width):
-                    logits = F.interpolate(logits, (height, width), mode="bilinear")
-                found[name] = head.probabilities(logits[..., :rows, :columns])[0]
-            yield found
+            logits = outputs.logits[i : i + 1].float()
+            if logits.shape[-2:] != (height, width):
+                logits = F.interpolate(logits, (height, width), mode="bilinear")
+            yield self.head.probabilities(logits[..., :rows, :columns])[0]
 
 
 def has_mask(head: Head) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lightning_vision.data.placement import Size
 
-# Windows (B, C, h, w) uint8 to the probabilities (K, h, w) of each output by its name, window by window.
-Predict = Callable[[Tensor], Iterable[Mapping[str, Tensor]]]
+# Windows (B, C, h, w) uint8 to their probabilities (K, h, w), window by window.
+Predict = Callable[[Tensor], Iterable[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def hann(length: int) -> Tensor:
 
 
 @torch.no_grad()
-def tiled_classes(image: Tensor, predict: Predict, tiling: Tiling, batch_size: int) -> dict[str, NDArray[np.uint8]]:
+def tiled_classes(image: Tensor, predict: Predict, tiling: Tiling, batch_size: int) -> NDArray[np.uint8]:
     """Predict an image window by window, and return the most probable class of every pixel.
 
     Where windows overlap, their probabilities are added with a weight that falls towards each window's border, where
@@ -78,21 +78,20 @@ def tiled_classes(image: Tensor, predict: Predict, tiling: Tiling, batch_size: i
         batch_size: Windows that are predicted at once.
 
     Returns:
-        Class ids, uint8 ``(H, W)``, of each output by its name.
+        Class ids, uint8 ``(H, W)``.
     """
     size = (image.shape[-2], image.shape[-1])
     height, width = (min(sides) for sides in zip(tiling.tile, size, strict=True))
     corners = tiling.corners(size)
-    bands: dict[str, _Band] = {}
+    band: _Band | None = None
     for first in range(0, len(corners), batch_size):
         some = corners[first : first + batch_size]
         windows = torch.stack([image[:, top : top + height, left : left + width] for top, left in some])
-        for (top, left), found in zip(some, predict(windows), strict=True):
-            for name, probabilities in found.items():
-                if name not in bands:
-                    bands[name] = _Band(probabilities, size)
-                bands[name].add(probabilities, top, left)
-    return {name: band.finished() for name, band in bands.items()}
+        for (top, left), probabilities in zip(some, predict(windows), strict=True):
+            band = band or _Band(probabilities, size)
+            band.add(probabilities, top, left)
+    assert band is not None  # every image has a window
+    return band.finished()
 
 
 class _Band:

@@ -245,5 +245,5 @@ def test_values_are_checked_with_the_rest_of_the_config(word: str, says: str) ->
 @pytest.mark.parametrize("choices", [{"tile": 64}, {"tta": "flips"}])
 def test_a_fit_does_not_take_them_in_silence(choices: dict[str, Any]) -> None:
     run: Callable[..., object] = lv.fit
-    with pytest.raises(ConfigError, match="of a trained model"):
+    with pytest.raises(ConfigError, match="fit does not heed"):
         run(**choices)

@@ -29,9 +29,9 @@ def scores_of(window: Tensor) -> Tensor:
     return scores.softmax(0)
 
 
-def predict(windows: Tensor) -> Iterator[dict[str, Tensor]]:
+def predict(windows: Tensor) -> Iterator[Tensor]:
     for window in windows.float():
-        yield {"mask": scores_of(window)}
+        yield scores_of(window)
 
 
 def image_of(height: int, width: int) -> Tensor:
@@ -110,7 +110,7 @@ class TestBlend:
         self, height: int, width: int, tile_height: int, tile_width: int, overlap: float, batch_size: int
     ) -> None:
         image = image_of(height, width)
-        found = tiled_classes(image, predict, Tiling((tile_height, tile_width), overlap), batch_size)["mask"]
+        found = tiled_classes(image, predict, Tiling((tile_height, tile_width), overlap), batch_size)
         blended = naive(image, (tile_height, tile_width), overlap)
         assert found.dtype == np.uint8
         chosen = np.take_along_axis(blended, found[None].astype(np.int64), 0)[0]
@@ -119,7 +119,7 @@ class TestBlend:
 
     def test_tiles_without_overlap_are_images_of_their_own(self) -> None:
         image = image_of(12, 20)
-        found = tiled_classes(image, predict, Tiling((4, 5), 0.0), 3)["mask"]
+        found = tiled_classes(image, predict, Tiling((4, 5), 0.0), 3)
         for top in range(0, 12, 4):
             for left in range(0, 20, 5):
                 alone = scores_of(image[:, top : top + 4, left : left + 5].float()).argmax(0)
@@ -128,9 +128,9 @@ class TestBlend:
     def test_a_prediction_of_the_pixel_alone_has_no_seams(self) -> None:
         image = image_of(37, 41)
 
-        def of_pixels(windows: Tensor) -> Iterator[dict[str, Tensor]]:
+        def of_pixels(windows: Tensor) -> Iterator[Tensor]:
             for window in windows.float():
-                yield {"mask": torch.cat([window / 255, 1 - window / 255])}
+                yield torch.cat([window / 255, 1 - window / 255])
 
-        found = tiled_classes(image, of_pixels, Tiling((8, 8), 0.4), 4)["mask"]
+        found = tiled_classes(image, of_pixels, Tiling((8, 8), 0.4), 4)
         assert np.array_equal(found, (image[0] < 128).numpy().astype(np.uint8))
