@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,19 @@ from lightning_vision.runfolder import HUB_CONFIG, HUB_WEIGHTS
 if TYPE_CHECKING:
     from lightning_vision.module import VisionModule
 
+# Groups of the config that say where and how a run was logged and computed, addresses and accounts among them; a model
+# is built, scored and predicts without them.
+OF_THE_RUN = ("logger", "trainer", "callbacks", "sweep")
+ADDRESS = re.compile(r"([A-Za-z][\w+.-]*)://(?:[^\s/?#]*@)?([^\s/?#]*)([^\s?#]*)\S*")
+
 
 def write_hub_folder(
     module: VisionModule, folder: Path, report: Mapping[str, Any], images: Images, origin: Path | None = None
 ) -> None:
     """Write ``model.safetensors``, ``config.json``, ``config.yaml`` and ``README.md``.
 
-    The config is that of the checkpoint without the paths of this machine: of them the last part stays.
+    The config is that of the checkpoint without what tells about this machine and its owner: of paths the last part
+    stays, of addresses neither names, passwords nor queries, and of ``OF_THE_RUN`` nothing.
 
     Args:
         module: A model with its weights.
@@ -42,7 +49,10 @@ def write_hub_folder(
     from safetensors.torch import save_file
 
     folder.mkdir()
-    kept = without_paths(checkpoints.description(module, weights_inside=True))
+    kept = checkpoints.description(module, weights_inside=True)
+    kept["config"] = {key: value for key, value in kept["config"].items() if key not in OF_THE_RUN}
+    # The names of the classes stay as they are, whatever they look like.
+    kept = without_paths(kept) | {"outputs": kept["outputs"]}
     text = json.dumps({"library_name": "lightning_vision", checkpoints.KEY: kept}, indent=1, ensure_ascii=False)
     _assert_same(kept, json.loads(text)[checkpoints.KEY])
     (folder / HUB_CONFIG).write_text(text + "\n", encoding="utf-8")
@@ -99,14 +109,28 @@ def read_hub_folder(folder: Path) -> dict[str, Any]:
 
 
 def without_paths(value: Any) -> Any:
-    """Plain data in which absolute paths, which tell about the machine, are cut to their last part."""
+    """Plain data in which what tells about the machine is cut: absolute paths to their last part, addresses likewise.
+
+    Of an address neither user, password nor query stays, and of one that names no host only the last part. Lists of
+    ``class_names`` are left alone.
+    """
     if isinstance(value, Mapping):
-        return {key: without_paths(item) for key, item in value.items()}
+        return {
+            k: list(v) if k == "class_names" and isinstance(v, list | tuple) else without_paths(v)
+            for k, v in value.items()
+        }
     if isinstance(value, list | tuple):
         return [without_paths(item) for item in value]
-    if isinstance(value, str) and (os.path.isabs(value) or value.startswith("~")):
+    if not isinstance(value, str):
+        return value
+    if os.path.isabs(value) or value.startswith("~"):
         return os.path.basename(value.rstrip(os.sep))
-    return value
+    return ADDRESS.sub(_public, value)
+
+
+def _public(address: re.Match[str]) -> str:
+    scheme, host, path = address.groups()
+    return f"{scheme}://{host}{path}" if host else os.path.basename(path.rstrip("/"))
 
 
 def _assert_same(kept: Any, read: Any, key: str = "") -> None:

@@ -115,6 +115,48 @@ def test_a_training_does_not_go_on_from_it(folder: Path, tmp_path: Path) -> None
     assert error.value.overrides[0] == f"test checkpoint={folder}"
 
 
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        ("https://me:secret@example.org:5000/logs?token=secret#secret", "https://example.org:5000/logs"),
+        ("sqlite:////home/me/x.db", "x.db"),
+        ("file:///home/me/a/", "a"),
+        ("postgresql+psycopg://me:secret@db/runs and ftp://me@host", "postgresql+psycopg://db/runs and ftp://host"),
+        ("https://me@", ""),
+        ("hf://datasets/pets", "hf://datasets/pets"),
+        ("a plain word: b@c", "a plain word: b@c"),
+    ],
+)
+def test_of_addresses_only_what_is_public_stays(given: str, left: str) -> None:
+    assert without_paths({"a": [given]}) == {"a": [left]}
+
+
+def test_nothing_of_the_machine_or_its_owner_is_written(tmp_path: Path) -> None:
+    module, data = lv.build(
+        [
+            *("data.num_images=60", "decoder=classifier", "image_size=32", "logger=mlflow"),
+            "+trainer.default_root_dir=s3://secret/runs",
+        ],
+        overrides={
+            "encoder.out_channels": 4,
+            "logger.mlflow.tracking_uri": "https://me:secret@example.org",
+            "sweep.storage": "sqlite:////home/secret/x.db",
+        },
+    )
+    names = ["/m/01", "~other", "https://me@c"]
+    module.config["data"]["class_names"] = names
+    head = module.head(module.names[0])
+    object.__setattr__(head.task.target, "class_names", tuple(names))
+    images = Images(data.batch(data.index.rows("test"))["image"], "", data.index.counts())
+    write_hub_folder(module.eval(), tmp_path / "hub", REPORT, images)
+    for name in ("config.json", "config.yaml"):
+        text = (tmp_path / "hub" / name).read_text(encoding="utf-8")
+        assert "secret" not in text
+        assert str(Path.cwd()) not in text
+    loaded = lv.load(tmp_path / "hub")
+    assert list(loaded.task.target.class_names) == loaded.config["data"]["class_names"] == names
+
+
 class TestPush:
     @pytest.fixture(autouse=True)
     def _no_token(self, monkeypatch: pytest.MonkeyPatch) -> None:
