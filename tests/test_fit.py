@@ -16,7 +16,7 @@ from PIL import Image
 
 import lightning_vision as lv
 from lightning_vision import checkpoint as checkpoints
-from lightning_vision.errors import CheckpointError, ConfigError
+from lightning_vision.errors import CheckpointError, ConfigError, DataError
 from lightning_vision.testing.discs import write_discs
 
 CNN = {"encoder.out_channels": 8, "decoder.channels": [16, 8]}
@@ -188,6 +188,21 @@ def test_test_action_gives_the_figures_of_the_fit(trained: lv.Result, tmp_path: 
     for key, value in again.metrics.items():
         assert value == pytest.approx(trained.metrics[key], abs=1e-6, nan_ok=True), key
     assert (tmp_path / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize("action", ["fit", "test"])
+def test_pictures_that_fail_do_not_cost_the_figures(
+    action: str, trained: lv.Result, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_pictures(*args: object) -> None:
+        raise DataError("an image has gone")
+
+    monkeypatch.setattr("lightning_vision.reports.run.report_figures", no_pictures)
+    given = [] if action == "fit" else [trained.checkpoint]
+    choices = settings(shapes, tmp_path, epochs=1) if action == "fit" else {"overrides": {"output_dir": str(tmp_path)}}
+    with pytest.raises(DataError, match="gone"):
+        getattr(lv, action)(*given, **choices)
+    assert "test/mean_iou" in json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
 
 
 def read(path: str) -> np.ndarray:

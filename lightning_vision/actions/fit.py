@@ -118,6 +118,7 @@ def _trained(
         metrics |= figures
     bad = data.bad
     if trainer.is_global_zero:
+        runfolder.finish(folder, metrics)  # ahead of the pictures: what stops them does not cost the figures
         print("\n".join([*training_lines(module), *tuned]))
         sections = []
         if scored:
@@ -128,7 +129,6 @@ def _trained(
         subject = Subject("fit", plan.config, plan.index, called, count, path if path.is_file() else None)
         report_page(folder, module, subject, sections)
         runfolder.left_out(bad)
-        runfolder.finish(folder, metrics)
     return Result(metrics, folder, path, module)
 
 

@@ -106,11 +106,11 @@ def _scored(
         bad = data.bad
         sections = []
         if trainer.is_global_zero:
+            runfolder.finish(folder, metrics)  # ahead of the pictures: what stops them does not cost the figures
             sections = report_figures(folder, module, data, "test", called, metrics, records)
     if trainer.is_global_zero:
         report_page(folder, module, subject, sections)
         runfolder.left_out(bad)
-        runfolder.finish(folder, metrics)
     return metrics
 
 
