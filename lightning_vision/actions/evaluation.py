@@ -89,11 +89,11 @@ def evaluate(
     if called != "test":
         trainer.loggers = []  # these figures are of no epoch: they would become one more row of metrics.csv
     data.scored, module.scored_as = split, called
-    module.per_image = records = PerImageTable(module, data)
+    module.per_image = records = PerImageTable(module, data, folder / "per_image.csv")
     try:
         with interruptible(trainer):
             rows = trainer.test(module, data, verbose=False)
-        records.finish(folder / "per_image.csv")
+        records.finish()
     finally:
         records.close()
         module.per_image = None

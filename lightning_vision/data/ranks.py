@@ -24,3 +24,13 @@ def gathered(items: list[Item]) -> list[Item]:
     parts: list[list[Item]] = [[] for _ in range(world)]
     distributed.all_gather_object(parts, items)
     return [item for part in parts for item in part]
+
+
+def gathered_by_first(items: list[Item]) -> list[Item]:
+    """Return the items of all processes, rank by rank, to the first one and none to the others; all have to call it."""
+    rank, world = rank_and_world()
+    if world == 1:
+        return items
+    parts: list[list[Item]] | None = [[] for _ in range(world)] if rank == 0 else None
+    distributed.gather_object(items, parts)
+    return [item for part in parts or () for item in part]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_vision.data.ranks import gathered, rank_and_world
+from lightning_vision.data.ranks import gathered, gathered_by_first, rank_and_world
 from lightning_vision.reports.files import cannot_write, whole_file
 
 if TYPE_CHECKING:
@@ -29,22 +29,33 @@ KEPT = 12  # of the worst images, and of those that are shown beside them
 class PerImageTable:
     """``per_image.csv``: ``path``, and the columns of each task (of several outputs behind ``<output>/``).
 
-    Rows go to a temporary file as they come: what is kept of an image in memory are two numbers, where its row is and
-    which image it is. Numbers have six digits; those that are not defined are empty.
+    Rows go to a file without a name beside the table as they come, which is gone with the process: what is kept of an
+    image in memory are two numbers, where its row is and which image it is. Numbers have six digits; those that are not
+    defined are empty.
 
     Args:
         module: The model.
         data: Its data.
+        out: The file of the table; its folder is made.
+
+    Raises:
+        DataError: The folder cannot be made or written.
     """
 
-    def __init__(self, module: VisionModule, data: VisionDataModule) -> None:
+    def __init__(self, module: VisionModule, data: VisionDataModule, out: Path) -> None:
         self.module = module
         self.data = data
+        self.out = Path(out)
         self._columns: list[str] = []
         self._rows: list[NDArray[np.int64]] = []
         self._ends: list[NDArray[np.int64]] = []
         self._size = 0
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by finish or close
+        try:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            # Where the table itself has to have room: the system's own place for such files may be small.
+            self._file = tempfile.TemporaryFile(dir=self.out.parent)  # noqa: SIM115  # closed by finish or close
+        except OSError as error:
+            raise cannot_write(self.out, error) from error
         self._worst = {name: Lowest(KEPT) for name in module.names}
         self._prominent = {name: Lowest(KEPT) for name in module.names}
 
@@ -81,9 +92,9 @@ class PerImageTable:
         try:
             self._file.writelines(lines)
         except OSError as error:
-            raise cannot_write(Path(tempfile.gettempdir(), "per_image.csv"), error) from error
+            raise cannot_write(self.out, error) from error
 
-    def finish(self, out: Path) -> None:
+    def finish(self) -> None:
         """Write the table, in the order of the rows. All processes have to call it; the first one writes.
 
         Raises:
@@ -95,9 +106,9 @@ class PerImageTable:
         columns = next((part for part in gathered([self._columns]) if part), ["path"])
         header = io.StringIO(newline="")
         csv.writer(header, lineterminator="\n").writerow(columns)
-        lines = None if world == 1 else gathered(list(self._lines()))
+        lines = None if world == 1 else gathered_by_first(self._lines())
         if rank == 0:
-            with whole_file(out) as temporary, temporary.open("wb") as file:
+            with whole_file(self.out) as temporary, temporary.open("wb") as file:
                 file.write(header.getvalue().encode("utf-8", "surrogateescape"))
                 if lines is None:  # one process has them in their order already
                     self._file.seek(0)
@@ -111,7 +122,10 @@ class PerImageTable:
         if not self._rows:
             return []
         rows, ends = np.concatenate(self._rows).tolist(), np.concatenate(self._ends).tolist()
-        self._file.seek(0)
+        try:
+            self._file.seek(0)
+        except OSError as error:  # what was not written yet is written now
+            raise cannot_write(self.out, error) from error
         return [(row, self._file.read(end - start)) for row, start, end in zip(rows, [0, *ends], ends, strict=False)]
 
     def close(self) -> None:
