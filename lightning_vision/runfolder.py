@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from lightning_vision.resolve import Plan
 
 
+# The figures, and of which file they are.
+METRICS, SCORED = "metrics.json", "scored.json"
 # Of a folder for the hub, which stands for a checkpoint.
 HUB_WEIGHTS, HUB_CONFIG = "model.safetensors", "config.json"
 
@@ -161,11 +164,38 @@ def left_out(bad: Sequence[tuple[str, str]], count: int | None = None, file: Pat
         print(f"  … and {count - len(bad)} more" + (f": {file}" if file else ""))
 
 
-def finish(folder: Path, metrics: Mapping[str, float]) -> None:
-    """Write metrics.json; a figure that is not defined (a class without pixels) is null."""
+def finish(folder: Path, metrics: Mapping[str, float], checkpoint: Path | None = None) -> None:
+    """Write metrics.json, in which a figure that is not defined (a class without pixels) is null, and of which model.
+
+    Args:
+        folder: The run folder; it is made.
+        metrics: The figures.
+        checkpoint: The file that was scored; None where the model was given in Python.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / SCORED).unlink(missing_ok=True)  # never beside the figures of another model
     data = {k: (v if math.isfinite(v) else None) for k, v in metrics.items()}
-    _write(folder / "metrics.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    _write(folder / METRICS, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    if checkpoint is not None and checkpoint.is_file():
+        known = {"checkpoint": str(checkpoint), "sha256": _digest(checkpoint)}
+        _write(folder / SCORED, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+
+
+def figures_of(checkpoint: Path) -> dict[str, float]:
+    """The figures in the run folder around a checkpoint, if they are those of this very file; else none."""
+    folder = checkpoint.expanduser().absolute().parent.parent
+    metrics, scored = folder / METRICS, folder / SCORED
+    if not (metrics.is_file() and scored.is_file() and checkpoint.expanduser().is_file()):
+        return {}
+    if json.loads(scored.read_text(encoding="utf-8"))["sha256"] != _digest(checkpoint.expanduser()):
+        return {}
+    found = json.loads(metrics.read_text(encoding="utf-8"))
+    return {key: value for key, value in found.items() if value is not None and math.isfinite(value)}
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def remove_if_empty(folder: Path) -> None:

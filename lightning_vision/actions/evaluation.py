@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from lightning_vision.reports.per_image import PerImageTable
     from lightning_vision.types import Split
 
-# Of the 95 % interval of a figure.
-ENDS = ("ci95_low", "ci95_high")
-
 
 @dataclass(repr=False)
 class Result:
@@ -83,6 +80,7 @@ def evaluate(
         Flat figures, those of the classes too, and the table, which knows the worst images.
     """
     from lightning_vision.interruption import interruptible
+    from lightning_vision.metrics.bootstrap import ENDS
     from lightning_vision.reports.per_image import PerImageTable
 
     called = called or split

@@ -118,7 +118,8 @@ def _trained(
         metrics |= figures
     bad = data.bad
     if trainer.is_global_zero:
-        runfolder.finish(folder, metrics)  # ahead of the pictures: what stops them does not cost the figures
+        # Ahead of the pictures: what stops them does not cost the figures.
+        runfolder.finish(folder, metrics, path)
         print("\n".join([*training_lines(module), *tuned]))
         sections = []
         if scored:

@@ -106,7 +106,8 @@ def _scored(
         bad = data.bad
         sections = []
         if trainer.is_global_zero:
-            runfolder.finish(folder, metrics)  # ahead of the pictures: what stops them does not cost the figures
+            # Ahead of the pictures: what stops them does not cost the figures.
+            runfolder.finish(folder, metrics, subject.checkpoint and runfolder.find_checkpoint(subject.checkpoint))
             sections = report_figures(folder, module, data, "test", called, metrics, records)
     if trainer.is_global_zero:
         report_page(folder, module, subject, sections)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from lightning_vision.actions.evaluation import ENDS
 from lightning_vision.inference.agreement import Images
+from lightning_vision.metrics.bootstrap import ENDS
+from lightning_vision.runfolder import figures_of
 
 if TYPE_CHECKING:
     from lightning_vision.module import VisionModule
@@ -40,10 +39,10 @@ def model_card(
         config: Its config, without paths of the machine.
         report: What a consumer must know, as in ``export.json``.
         images: Of the data, with their counts.
-        origin: The checkpoint; figures and epochs are taken from the run folder around it.
+        origin: The checkpoint; epochs are taken from the run folder around it, and figures if they are its own.
     """
     run = None if origin is None else origin.expanduser().absolute().parent.parent
-    figures = _figures(run)
+    figures = {} if origin is None else figures_of(origin)
     front = yaml.safe_dump(_front(module, figures), sort_keys=False, allow_unicode=True)
     sections = {
         "": _summary(module, config),
@@ -100,14 +99,6 @@ def _data(module: VisionModule, config: Mapping[str, Any], images: Images) -> st
     return "\n".join(lines)
 
 
-def _figures(run: Path | None) -> dict[str, float]:
-    file = None if run is None else run / "metrics.json"
-    if file is None or not file.is_file():
-        return {}
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return {key: value for key, value in found.items() if value is not None and math.isfinite(value)}
-
-
 def _overall(figures: Mapping[str, float]) -> list[str]:
     """Keys of the test's overall figures: not of classes, not the ends of intervals."""
     ends = {key.rpartition("/")[0] for key in figures if key.rpartition("/")[2] in ENDS}
@@ -117,7 +108,7 @@ def _overall(figures: Mapping[str, float]) -> list[str]:
 def _figure_lines(figures: Mapping[str, float]) -> str:
     overall = _overall(figures)
     if not overall:
-        return "None are known: no metrics.json stands beside the checkpoint."
+        return "None are known: its run folder holds no figures of this checkpoint."
     rows = ["| figure (test split) | value | 95 % interval |", "|---|---|---|"]
     for key in overall:
         low, high = (figures.get(f"{key}/{end}") for end in ENDS)

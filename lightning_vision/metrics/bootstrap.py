@@ -18,6 +18,8 @@ from lightning_vision.metrics.base import Scores
 from lightning_vision.metrics.confusion import Counts, add_counts, confusion_cells, count
 
 DRAWS, SHARE = 1000, 0.95
+# What stands behind the keys of a figure's lower and upper end.
+ENDS = ("ci95_low", "ci95_high")
 # Numbers of a block of the work: 8 MB in float64, about what lies in a processor's cache.
 BLOCK = 2**20
 # Up to which a thousand draws take a few seconds: images, and numbers that are ranked, rows times columns.

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from lightning_vision.metrics.bootstrap import ENDS
 from lightning_vision.reports.table import tables
 
 if TYPE_CHECKING:
     from lightning_vision.module import VisionModule
-
-ENDS = ("ci95_low", "ci95_high")
 
 
 class Plots(Mapping[str, Image.Image]):

@@ -18,6 +18,7 @@ from lightning_vision.data.datamodule import VisionDataModule
 from lightning_vision.data.index import SampleIndex
 from lightning_vision.data.scored_rows import Called
 from lightning_vision.errors import listed
+from lightning_vision.metrics.bootstrap import ENDS
 from lightning_vision.module import VisionModule
 from lightning_vision.reports.classes import balance_of, draw_classes
 from lightning_vision.reports.curves import plot_curves
@@ -106,7 +107,7 @@ def report_figures(
         )
         prefix = f"{called}/{module.prefix(name)}"
         overall = {k: v for k, v in metrics.items() if k.startswith(prefix) and k.count("/") == prefix.count("/")}
-        ends = {key: (metrics.get(f"{key}/ci95_low"), metrics.get(f"{key}/ci95_high")) for key in overall}
+        ends = {key: tuple(metrics.get(f"{key}/{end}") for end in ENDS) for key in overall}
         intervals = {key: (low, high) for key, (low, high) in ends.items() if low is not None and high is not None}
         title = f"{called} split, {name}" if several else f"{called} split"
         final_table(overall, head.task.per_class(head.results[called]), title, Console(), intervals)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import torch
 
 import lightning_vision as lv
 from lightning_vision import checkpoint as checkpoints
+from lightning_vision import runfolder
 from lightning_vision.actions import export as action
 from lightning_vision.errors import CheckpointError, ConfigError, VisionError
 from lightning_vision.inference.agreement import Images
+from lightning_vision.inference.card import model_card
 from lightning_vision.inference.hub import check_hub_folder, push_folder, without_paths, write_hub_folder
 
 REPORT: dict[str, Any] = {
@@ -155,6 +158,27 @@ def test_nothing_of_the_machine_or_its_owner_is_written(tmp_path: Path) -> None:
         assert str(Path.cwd()) not in text
     loaded = lv.load(tmp_path / "hub")
     assert list(loaded.task.target.class_names) == loaded.config["data"]["class_names"] == names
+
+
+def test_figures_of_another_checkpoint_are_not_on_the_card(tmp_path: Path) -> None:
+    module, data = lv.build(["data.num_images=60", "decoder=classifier", "image_size=32"])
+    images = Images(data.batch(data.index.rows("test"))["image"], "", data.index.counts())
+    best, last = tmp_path / "checkpoints" / "best.ckpt", tmp_path / "checkpoints" / "last.ckpt"
+    best.parent.mkdir()
+    best.write_bytes(b"best")
+    last.write_bytes(b"last")
+
+    def card(origin: Path) -> str:
+        return model_card(module, module.config, REPORT, images, origin)
+
+    runfolder.finish(tmp_path, {"test/accuracy": 0.25, "test/loss": math.nan}, best)
+    assert "| accuracy | 0.25 |" in card(best)
+    assert "None are known" in card(last)
+    best.write_bytes(b"trained on")
+    assert "None are known" in card(best)
+    runfolder.finish(tmp_path, {"test/accuracy": 0.5})  # of a model without a file
+    for file in (best, last, tmp_path):
+        assert runfolder.figures_of(file) == {}
 
 
 class TestPush:
