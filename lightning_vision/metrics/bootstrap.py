@@ -37,9 +37,6 @@ class PerImageConfusion(Scores):
         ignore_index: Target value that is left out, or None.
         max_images: Images of the whole pass up to which the counts are kept.
         max_bytes: Bytes of the counts of the whole pass up to which they are kept; four a number.
-
-    Attributes:
-        latest: The counts of the last batch, int32 ``(B, 3, C)``, kept or not.
     """
 
     counts: list[Tensor]
@@ -53,7 +50,8 @@ class PerImageConfusion(Scores):
         self.ignore_index = ignore_index
         self.most = min(max_images, max_bytes // (4 * 3 * num_classes))
         self._seen = 0
-        self.latest: Tensor | None = None
+        self._last: tuple[Tensor, Tensor] | None = None
+        self._latest: Tensor | None = None
         self.add_rows("counts", (3, num_classes), torch.int32)
         self.add_sum("images", ())
 
@@ -66,12 +64,20 @@ class PerImageConfusion(Scores):
         """
         self._seen += len(target)
         self.images += len(target)
-        predicted = logits if logits.shape == target.shape else logits.max(1).indices
-        self.latest = _per_image(predicted, target, self.num_classes, self.ignore_index)
+        self._last = (logits if logits.shape == target.shape else logits.max(1).indices, target)
+        self._latest = None
         if self._seen > self.most:
             self.counts.clear()
         else:
             self.counts.append(self.latest)
+
+    @property
+    def latest(self) -> Tensor:
+        """The counts of the last batch, int32 ``(B, 3, C)``, counted when they are asked for if they are not kept."""
+        if self._latest is None:
+            assert self._last is not None
+            self._latest = _per_image(*self._last, self.num_classes, self.ignore_index)
+        return self._latest
 
     def compute(self) -> Tensor | None:
         """Return the counts int32 ``(N, 3, C)``, in the order of ``Counts``; None if there were too many images."""
@@ -81,6 +87,7 @@ class PerImageConfusion(Scores):
         """Start anew."""
         super().reset()
         self._seen = 0
+        self._last = self._latest = None
 
 
 def _per_image(predicted: Tensor, target: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:

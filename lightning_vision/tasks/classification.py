@@ -76,7 +76,9 @@ class Classification(Task):
     ) -> None:
         """Add a batch."""
         scores.update(log_probabilities(head, output.logits), target, loss)
-        if isinstance(scores, ClassificationScores) and output.hidden is not None and target is not None:
+        # Of a test alone: only its pictures show them.
+        kept = scores is head.test_scores and isinstance(scores, ClassificationScores)
+        if kept and output.hidden is not None and target is not None:
             scores.embed(output.hidden, output.logits, target)
 
     def learn(self, head: Head, computed: dict[str, Tensor]) -> None:

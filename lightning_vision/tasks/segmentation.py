@@ -99,7 +99,6 @@ class Segmentation(Task):
         than the ``mean_iou`` of the split, which counts all pixels together.
         """
         assert isinstance(scores, ImageScores)
-        assert scores.images.latest is not None
         counts = Counts(*scores.images.latest.unbind(1))
         of_class = metrics.iou(counts)
         mean = of_class.nanmean(-1)

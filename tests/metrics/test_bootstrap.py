@@ -107,6 +107,20 @@ class TestPerImageConfusion:
         metric.update(predicted[:5], target[:5])
         assert metric.compute().shape == (5, 3, 3)
 
+    def test_of_too_many_images_those_of_a_batch_are_counted_when_asked_for(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        predicted, target = maps()
+        expected = collected(predicted, target).compute()
+        calls = []
+        count = bootstrap._per_image
+        monkeypatch.setattr(bootstrap, "_per_image", lambda *given: calls.append(1) or count(*given))
+        metric = collected(predicted, target, max_images=7)
+        assert len(calls) == 1
+        assert torch.equal(metric.latest, expected[28:])
+        assert torch.equal(metric.latest, expected[28:])
+        assert len(calls) == 2
+
     @pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
     def test_processes_collect_as_one(self, gathered: Callable[..., Any]) -> None:
         predicted, target = maps()

@@ -23,3 +23,11 @@ def test_every_nth_row_is_kept_whatever_the_batches(sizes: list[int], most: int)
         assert (spread.columns[1] == -kept).all()
     spread.clear()
     assert spread.columns == []
+
+
+def test_what_is_kept_is_no_part_of_a_batch() -> None:
+    spread, batch = Spread(4), torch.arange(6)
+    spread.add(batch)
+    batch.zero_()  # a loader fills its buffers again
+    spread.add(batch)
+    assert spread.columns[0].tolist() == [0, 2, 4, 0, 0, 0]

@@ -115,6 +115,18 @@ def test_the_rows_of_labels_have_the_exact_match_of_the_split() -> None:
         assert columns["loss"][i].item() == pytest.approx(np.mean(terms) if terms else math.nan, rel=1e-5, nan_ok=True)
 
 
+def test_embeddings_are_kept_of_a_test_alone() -> None:
+    task = Classification(TargetSpec("label", NAMES))
+    own = head(task)
+    output = HeadOutput(torch.eye(3), torch.arange(12.0).view(3, 4))
+    for scores in (own.val_scores, own.test_scores):
+        task.update(scores, own, output, torch.tensor([0, 1, 1]))
+    assert "embeddings" not in task.compute(own, own.val_scores)
+    computed = task.compute(own, own.test_scores)
+    assert torch.equal(computed["embeddings"], output.hidden)
+    assert computed["embedded_truth"].tolist() == [0, 1, 1]
+
+
 def test_the_worst_of_an_open_set_are_wrong_and_sure() -> None:
     task = OpenSet(TargetSpec("label", NAMES, ignore_index=3))
     own = head(task)
@@ -125,6 +137,10 @@ def test_the_worst_of_an_open_set_are_wrong_and_sure() -> None:
     assert found.columns["truth"] == ["a", "unknown", "b", "a", "unknown"]
     assert found.columns["prediction"] == ["a", "a", "a", "unknown", "unknown"]
     assert found.columns["correct"].tolist() == [1, 0, 0, 0, 1]
+    confidence = logits.double().softmax(1).amax(1)
+    signs = torch.tensor([-1, 1, 1, 1, -1])  # the decisions about images 1, 2 and 3 are wrong
+    assert found.badness.tolist() == pytest.approx((signs * (confidence - 0.6).abs()).tolist(), rel=1e-5)
+    assert set(found.badness.argsort(descending=True)[:2].tolist()) == {1, 2}
     assert found.badness.argsort(descending=True).tolist()[2:] == [3, 4, 0]
     right = (computed["predicted"] == computed["labels"]) & (computed["confidence"] >= 0.6) | (
         ~computed["known"] & (computed["confidence"] < 0.6)
