@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from lightning_vision.inference.prediction import Prediction
-from lightning_vision.inference.writers import Writer
+from lightning_vision.inference.writers import Writer, probability_texts
 
 SEPARATOR = "|"
 
@@ -31,12 +29,10 @@ class LabelSetWriter(Writer):
         """Add the row of a prediction.
 
         Raises:
-            ValueError: A probability is not finite.
+            ValueError: The shape is wrong, or a probability is not finite.
             DataError: The disk is full or the file cannot be written.
         """
         assert prediction.labels is not None
         assert prediction.probabilities is not None
-        if not np.isfinite(prediction.probabilities).all():
-            raise ValueError(f"the probabilities are not finite: {prediction.path}")
-        texts = [f"{value:.6g}" for value in prediction.probabilities.tolist()]
+        texts = probability_texts(prediction.probabilities, len(self.class_names), prediction.path)
         self.table.add([prediction.path, SEPARATOR.join(prediction.labels), *texts])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lightning_vision.inference.output import PLAIN, Output
 from lightning_vision.inference.prediction import Prediction
-from lightning_vision.inference.writers import Writer
+from lightning_vision.inference.writers import Writer, probability_texts
 
 
 class LabelWriter(Writer):
@@ -54,16 +54,11 @@ class LabelWriter(Writer):
             ValueError: The shape is wrong, a probability is not finite, or a truth comes after a first row without.
             DataError: The disk is full or the file cannot be written.
         """
-        values = np.asarray(probabilities, dtype=np.float64)
-        if values.shape != (len(self.class_names),):
-            raise ValueError(f"expected ({len(self.class_names)},) probabilities, got {values.shape}: {path}")
-        if not np.isfinite(values).all():
-            raise ValueError(f"the probabilities are not finite: {path}")
+        texts = probability_texts(probabilities, len(self.class_names), path)
         if not self.table.started:
             self._with_truth = truth is not None
         elif truth is not None and not self._with_truth:
             raise ValueError(f"the first row had no truth, so the table has no column for it: {path}")
-        best = int(values.argmax())
+        best = int(np.argmax(probabilities))
         column = [truth or ""] if self._with_truth else []
-        texts = [f"{value:.6g}" for value in values.tolist()]
         self.table.add([str(path), self.class_names[best], texts[best], *column, *texts])

@@ -6,7 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lightning_vision.errors import DataError
 from lightning_vision.inference.growing import GrowingArray, GrowingFile
@@ -102,3 +105,22 @@ class Writer(ABC):
         except DataError as second:
             # The first error is the cause (a full disk fails again on closing): it goes on, with a note.
             error.add_note(str(second))
+
+
+def probability_texts(probabilities: NDArray[Any], count: int, path: str) -> list[str]:
+    """The cells of the probabilities of one image, with six digits.
+
+    Args:
+        probabilities: ``(C,)``.
+        count: C, the number of classes or labels.
+        path: Path of the image, for messages.
+
+    Raises:
+        ValueError: The shape is wrong, or a probability is not finite.
+    """
+    values = np.asarray(probabilities, dtype=np.float64)
+    if values.shape != (count,):
+        raise ValueError(f"expected ({count},) probabilities, got {values.shape}: {path}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"the probabilities are not finite: {path}")
+    return [f"{value:.6g}" for value in values.tolist()]

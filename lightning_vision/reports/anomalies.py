@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_vision.reports.confusion import plot_confusion
-from lightning_vision.reports.files import whole_file
+from lightning_vision.reports.files import save_figure
 from lightning_vision.reports.ranking import draw_ranking
 from lightning_vision.reports.scored import Picture, Scored
 from lightning_vision.reports.sheet import LabelSample, label_sheet
@@ -92,8 +92,7 @@ def plot_scores(
         DataError: The picture cannot be written.
     """
     figure = scores_figure(scores, anomalous, threshold, names)
-    with whole_file(out) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save_figure(figure, out)
 
 
 def scores_figure(scores: NDArray[Any], anomalous: NDArray[Any], threshold: float, names: Sequence[str]) -> Figure:

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from lightning_vision.reports.architecture import Part, Row
-from lightning_vision.reports.files import whole_file
+from lightning_vision.reports.files import save_image
 from lightning_vision.reports.sheet import GAP, INK, MARGIN, PAGE, PALE
 from lightning_vision.reports.summary import Summary, scaled_count, share
 from lightning_vision.reports.text import fit, font
@@ -36,8 +36,7 @@ def draw_architecture(summary: Summary, out: Path) -> None:
         DataError: The picture cannot be written.
     """
     page = architecture_image(summary)
-    with whole_file(out) as temporary:
-        page.save(temporary, format="PNG")
+    save_image(page, out)
 
 
 def architecture_image(summary: Summary) -> Image.Image:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_vision.augmentation.batches import augmented
 from lightning_vision.augmentation.mixing import largest_share
 from lightning_vision.data.datamodule import VisionDataModule
-from lightning_vision.reports.files import whole_file
+from lightning_vision.reports.files import save_image
 from lightning_vision.reports.palette import class_palette, colorize
 from lightning_vision.reports.sheet import GAP, INK, MARGIN, PAGE, PALE, as_rgb, legend_of, scaled, tile_size
 from lightning_vision.reports.text import class_label, fit, font
@@ -141,5 +141,4 @@ def augmentation_sheet(
                 draw.text((x, below + 2), fit(line, wide, font(12)), fill=INK, font=font(12))
                 below += LINE - 2
         y += deep
-    with whole_file(out) as temporary:
-        page.save(temporary, format="PNG")
+    save_image(page, out)

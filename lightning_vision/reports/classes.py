@@ -16,7 +16,7 @@ from lightning_vision.data.label_sets import YES
 from lightning_vision.data.mask_report import count_masks, masks_with, pixel_shares
 from lightning_vision.data.report import Report, class_counts
 from lightning_vision.reports.confusion import percent, short_count
-from lightning_vision.reports.files import whole_file
+from lightning_vision.reports.files import save_image
 from lightning_vision.reports.palette import class_palette
 from lightning_vision.reports.sheet import GAP, INK, MARGIN, PAGE, PALE, WRONG
 from lightning_vision.reports.text import class_label, fit, font
@@ -114,8 +114,7 @@ def draw_classes(balance: Balance, out: Path) -> None:
         DataError: The picture cannot be written.
     """
     page = classes_image(balance)
-    with whole_file(out) as temporary:
-        page.save(temporary, format="PNG")
+    save_image(page, out)
 
 
 def classes_image(balance: Balance) -> Image.Image:

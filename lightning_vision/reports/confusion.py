@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_vision.reports.files import whole_file
+from lightning_vision.reports.files import save_figure
 from lightning_vision.reports.text import FAMILY, class_label, shorten
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ def plot_confusion(matrix: NDArray[Any], class_names: Sequence[str], out: Path) 
         DataError: The picture cannot be written.
     """
     figure = confusion_figure(matrix, class_names)
-    with whole_file(out) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save_figure(figure, out)
 
 
 def confusion_figure(matrix: NDArray[Any], class_names: Sequence[str]) -> Figure:

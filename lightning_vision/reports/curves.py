@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_vision.errors import DataError
-from lightning_vision.reports.files import whole_file
+from lightning_vision.reports.files import save_figure
 from lightning_vision.reports.text import FAMILY, drawable, shorten
 
 if TYPE_CHECKING:
@@ -143,8 +143,7 @@ def plot_curves(metrics_csv: Path, out: Path, monitor: str, mode: Literal["max",
     """
     series = read_metrics(metrics_csv)
     figure = curves_figure(series, monitor, mode)
-    with whole_file(out) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save_figure(figure, out)
     return find_best(series.get(monitor), mode)
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from lightning_vision.reports.files import whole_file
+from lightning_vision.reports.files import save_figure
 from lightning_vision.reports.palette import class_palette
 from lightning_vision.reports.scored import Picture, Scored
 from lightning_vision.reports.sheet import RIGHT, UNKNOWN, WRONG, as_rgb
@@ -44,7 +44,7 @@ def draw(scored: Scored) -> list[Picture]:
     if not len(rows):
         return []
     figure = embeddings_figure(principal_components(vectors), classes, names)
-    _save(figure, scored.plots / "embeddings.png")
+    save_figure(figure, scored.plots / "embeddings.png")
     pictures = [Picture(scored.plots / "embeddings.png", "Map of the embeddings", MAP)]
     spread = np.unique(np.linspace(0, len(rows) - 1, QUERIES).round().astype(int))
     sheets = [("neighbours.png", "Nearest neighbours", NEAREST, spread)]
@@ -54,7 +54,7 @@ def draw(scored: Scored) -> list[Picture]:
         shown, cosines = neighbours(vectors, queries, NEIGHBOURS)
         images = scored.shown(scored.data.batch(rows[shown.ravel()]))
         images = images.reshape(*shown.shape, *images.shape[1:])
-        _save(neighbours_figure(images, classes[shown], cosines, names), scored.plots / file)
+        save_figure(neighbours_figure(images, classes[shown], cosines, names), scored.plots / file)
         pictures.append(Picture(scored.plots / file, title, text))
     return pictures
 
@@ -100,7 +100,7 @@ def plot_embeddings(
     classes = np.where((classes < 0) | (classes >= len(names)), -1, classes)
     wrong = (predicted[finite].numpy() != classes) & (classes >= 0)
     components = principal_components(vectors[finite].double().numpy())
-    _save(embeddings_figure(components, classes, names, wrong, f" of {split}"), out)
+    save_figure(embeddings_figure(components, classes, names, wrong, f" of {split}"), out)
 
 
 def embed(scored: Scored, rows: Ints) -> tuple[Ints, Floats, Ints]:
@@ -276,8 +276,3 @@ def neighbours_figure(images: NDArray[np.uint8], classes: Ints, cosines: Floats,
         ax.set_yticks([])
         ax.spines[:].set(color=shade, linewidth=2.5 if is_query else 1.5)
     return figure
-
-
-def _save(figure: Figure, out: Path) -> None:
-    with whole_file(out) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)

@@ -7,8 +7,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightning_vision.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+DPI = 110
 
 
 @contextmanager
@@ -30,6 +37,26 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise cannot_write(path, error) from error
     finally:
         _remove(temporary)
+
+
+def save_figure(figure: Figure, out: Path) -> None:
+    """Write a figure of matplotlib as PNG; its folder is made.
+
+    Raises:
+        DataError: The picture cannot be written.
+    """
+    with whole_file(out) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI)
+
+
+def save_image(image: Image.Image, out: Path) -> None:
+    """Write an image as PNG; its folder is made.
+
+    Raises:
+        DataError: The picture cannot be written.
+    """
+    with whole_file(out) as temporary:
+        image.save(temporary, format="PNG")
 
 
 def _remove(path: Path) -> None:

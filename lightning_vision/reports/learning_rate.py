@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_vision.reports.files import whole_file
+from lightning_vision.reports.files import save_figure
 from lightning_vision.reports.text import FAMILY
 
 if TYPE_CHECKING:
@@ -53,5 +53,4 @@ def plot_learning_rate(curve: Curve, out: Path) -> None:
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=8, framealpha=0.85, edgecolor="none", loc="lower left")
-    with whole_file(out) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save_figure(figure, out)

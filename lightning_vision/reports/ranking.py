@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_vision.reports.files import whole_file
+from lightning_vision.reports.files import save_figure
 from lightning_vision.reports.palette import class_palette
 from lightning_vision.reports.scored import Picture
 from lightning_vision.reports.text import FAMILY, class_label, shorten
@@ -40,8 +40,7 @@ def draw_ranking(scores: NDArray[np.floating], truth: NDArray[np.uint8], names: 
     Raises:
         DataError: The picture cannot be written.
     """
-    with whole_file(out) as temporary:
-        ranking_figure(scores, truth, names).savefig(temporary, format="png", dpi=110)
+    save_figure(ranking_figure(scores, truth, names), out)
     return Picture(out, "ROC, precision and recall", TEXT)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_vision.metrics.calibration import LEAST
 from lightning_vision.metrics.classification import CALIBRATION_BINS, add_calibration, calibration_error
-from lightning_vision.reports.files import whole_file
+from lightning_vision.reports.files import save_figure
 from lightning_vision.reports.scored import Picture, Scored
 from lightning_vision.reports.text import FAMILY
 
@@ -89,8 +89,7 @@ def _draw(diagrams: Sequence[Bins], scored: Scored, text: str) -> list[Picture]:
     if not diagrams[-1].counts[0].any():
         return []
     out = scored.plots / "reliability.png"
-    with whole_file(out) as temporary:
-        reliability_figure(diagrams).savefig(temporary, format="png", dpi=110)
+    save_figure(reliability_figure(diagrams), out)
     return [Picture(out, "Reliability", text)]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from lightning_vision.reports.files import whole_file
+from lightning_vision.reports.files import save_image
 from lightning_vision.reports.palette import IGNORED, checked_ids, colorize
 from lightning_vision.reports.text import class_label, drawable, fit, font
 
@@ -296,5 +296,4 @@ def _empty_sheet() -> Image.Image:
 
 
 def _save(page: Image.Image, out: Path) -> None:
-    with whole_file(out) as temporary:
-        page.save(temporary, format="PNG")
+    save_image(page, out)
