@@ -77,8 +77,9 @@ class Classification(Task):
         """Add a batch."""
         scores.update(log_probabilities(head, output.logits), target, loss)
         # Of a test alone: only its pictures show them.
-        kept = scores is head.test_scores and isinstance(scores, ClassificationScores)
-        if kept and output.hidden is not None and target is not None:
+        tested = scores is head.test_scores and output.hidden is not None
+        if tested and target is not None and isinstance(scores, ClassificationScores):
+            assert output.hidden is not None
             scores.embed(output.hidden, output.logits, target)
 
     def learn(self, head: Head, computed: dict[str, Tensor]) -> None:
