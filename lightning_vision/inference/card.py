@@ -128,6 +128,7 @@ def _use(report: Mapping[str, Any]) -> str:
     ]
     for name, known in report.get("files", {}).items():
         lines += ["", f"`{name}` (in the folder above, not uploaded): takes {known['takes']}; outputs {outputs}."]
+        lines += [known["use"]] if "use" in known else []
     size, resize = report["image_size"], report["resize"]
     lines += [
         "",

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 OPSET = 18
 FILES = {"onnx": "model.onnx", "torch": "model.pt2", "hub": "hub"}
 REPORT = "export.json"
+# How each file is run, for ``export.json`` and the card. The weights of torch's still take gradients.
+USE = {
+    "onnx": "`onnxruntime.InferenceSession(FILE).run(None, {'image': uint8_array})`",
+    "torch": "`with torch.no_grad(): torch.export.load(FILE).module()(uint8_tensor)`",
+}
 
 
 class ExportError(ConfigError):
@@ -152,6 +157,8 @@ def _write_onnx(program: ExportedProgram, exported: ExportedModel, known: dict[s
             verbose=False,
         )
         assert made is not None
+        axes = zip(made.model.graph.inputs[0].shape or (), ("batch", "channels", "height", "width"), strict=True)
+        made.rename_axes({axis.value: name for axis, name in axes if isinstance(getattr(axis, "value", None), str)})
         for key, value in known.items():
             made.model.metadata_props[key] = json.dumps(value, ensure_ascii=False)
         made.save(path)
@@ -220,6 +227,7 @@ def export_model(
                         "takes": str(graph.allowed),
                         "max_difference": graph.differences,
                         "not_possible": graph.reasons,
+                        "use": USE[name],
                         **({"opset": OPSET} if name == "onnx" else {}),
                     }
                     for name, graph in graphs.items()
