@@ -14,6 +14,7 @@ from lightning_vision.data.geometry import infer_geometry, training_geometry
 from lightning_vision.data.index import Problem, SampleIndex
 from lightning_vision.data.preprocessing import Preprocessing
 from lightning_vision.data.sources.files import FilesSource
+from lightning_vision.decoders.kinds import check_kinds
 from lightning_vision.errors import ConfigError, listed
 from lightning_vision.loss_choice import choose_loss, loss_tasks
 from lightning_vision.mixing_checks import check_mixing
@@ -199,14 +200,16 @@ def _files(config: Mapping[str, Any], source: str | Sequence[str]) -> SampleInde
 
 
 def _task(node: dict[str, Any], config: Mapping[str, Any], reasons: dict[str, str], prefix: str) -> None:
-    output = class_constants(node["decoder"]["_target_"])["output"]
+    decoder = node["decoder"]["_target_"]
+    check_kinds(decoder, class_constants(decoder), prefix)
+    output = class_constants(decoder)["output"]
     served, task = tasks_of(output), node["task"]
     if task == "auto":
         node["task"], reasons["task"] = _auto_task(node, config, output, served)
     elif task not in served:
         raise ConfigError(
             "The task and the decoder do not go together.",
-            given=f"task={task} with a decoder that predicts {output}s ({node['decoder']['_target_']})",
+            given=f"task={task} with a decoder that predicts {output}s ({decoder})",
             expected=f"task={' or '.join(served)} for this decoder, or another decoder for {task}",
             override=[f"{prefix}task={served[0]}", f"{prefix}decoder={task_constants(task)['default_decoder']}"],
         )

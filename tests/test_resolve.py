@@ -134,3 +134,22 @@ def test_monitoring_val_without_val(table: Path) -> None:
     with pytest.raises(ConfigError, match="needs a validation split") as caught:
         plan(alone, "monitor=val/mean_iou", **without)
     assert caught.value.overrides == ["monitor=train/loss"]
+
+
+@pytest.mark.parametrize(
+    ("output", "said"), [("'classes'", "output = 'classes' of kinds_0."), ("None", "kinds_1.Odd without output")]
+)
+def test_a_decoder_of_an_unknown_kind_is_refused_by_name(
+    output: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = said.partition(".")[0].rpartition(" ")[2]
+    lines = ["from lightning_vision.decoders.base import Decoder", "class Odd(Decoder):", "    consumes = 'pyramid'"]
+    (tmp_path / f"{name}.py").write_text("\n".join([*lines, f"    output = {output}"]), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = compose()
+    config.decoder = {"_target_": f"{name}.Odd"}
+    with pytest.raises(ConfigError) as caught:
+        resolve(config)
+    assert said in str(caught.value.given)
+    assert caught.value.expected == "output = one of label, mask, score, embedding, as plain text in the class"
+    assert caught.value.overrides == ["decoder=unet"]

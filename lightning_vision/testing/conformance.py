@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vision.decoders.base import Decoder
+from lightning_vision.decoders.kinds import KINDS, check_kinds
 from lightning_vision.encoders.base import Encoder
+from lightning_vision.errors import ConfigError
 from lightning_vision.losses.base import Loss
 from lightning_vision.tasks import TASKS
 from lightning_vision.types import FeatureInfo
@@ -144,8 +146,12 @@ def check_neck(neck: nn.Module, info: FeatureInfo, sizes: Sequence[tuple[int, in
 
 def check_decoder(decoder: Decoder, sizes: Sequence[tuple[int, int]] = SIZES) -> None:
     """Check shapes at several sizes, gradients to every parameter and to the features, and half precision."""
-    assert decoder.consumes in ("embedding", "pyramid"), decoder.consumes
-    assert decoder.output in ("label", "mask", "score", "embedding"), decoder.output
+    said = {attribute: getattr(decoder, attribute, None) for attribute in KINDS}
+    try:
+        check_kinds(type(decoder).__name__, said)
+    except ConfigError as error:
+        raise AssertionError(str(error)) from error
+    assert decoder.consumes != "logits", "a decoder of an encoder's own logits cannot be checked without the encoder"
     for size in sizes:
         features = random_features(decoder.info, size, decoder.consumes)
         decoder.train()

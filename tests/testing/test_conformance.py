@@ -67,6 +67,26 @@ def test_a_decoder_that_returns_another_size_is_refused() -> None:
         check_decoder(Stretching(FeatureInfo((4,), (2,), 4), 3))
 
 
+class Elsewhere(Stretching):
+    consumes = "maps"
+
+
+class Unknown(Stretching):
+    output = "classes"
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (Elsewhere, "consumes = 'maps' of Elsewhere\n.*one of embedding, pyramid, logits"),
+        (Unknown, "output = 'classes' of Unknown\n.*one of label, mask, score, embedding"),
+    ],
+)
+def test_a_decoder_of_an_unknown_kind_is_refused_by_name(broken: type[Decoder], message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_decoder(broken(FeatureInfo((4,), (2,), 4), 3))
+
+
 class CountsIgnored(Loss):
     tasks = ("classification",)
 
