@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from lightning_vision import runfolder
-from lightning_vision.actions.arguments import composed
+from lightning_vision.actions.arguments import composed_with_keys
 from lightning_vision.config import instantiate
+from lightning_vision.data.index import Problem, SampleIndex
+from lightning_vision.data.sources.base import WrongKind
 from lightning_vision.errors import ConfigError, DataError
+from lightning_vision.options import load_option
 from lightning_vision.outputs import main_output
 from lightning_vision.pictures import asked_pictures
 from lightning_vision.resolve import look, resolve
 from lightning_vision.tasks import TASKS
 
 DRAWN = ("augmentation", "classes")
+# Who typed one of these chose what is predicted.
+CHOOSE = {"decoder", "task", "loss", "neck", "template", "experiment", "ludwig"}
 
 
 def run(cfg: DictConfig) -> None:
@@ -40,6 +46,9 @@ def check(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> b
     JSON is printed, and the page is not. ``plots`` names pictures that are drawn into the run folder: ``augmentation``,
     training images as the augmentation changes them; ``classes``, how often each class occurs.
 
+    Data that do not go with the default decoder are looked at with one that takes them, and a note says so; where
+    somebody chose what is predicted, this is among the errors.
+
     Returns:
         Whether a fit can start.
 
@@ -50,9 +59,9 @@ def check(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> b
     from lightning_vision.data.report import check_index
     from lightning_vision.data.report_page import render
 
-    cfg = composed(config, choices, "check")
+    cfg, keys = composed_with_keys(config, choices, "check", complete=True)
     pictures = asked_pictures(cfg.plots, "check", DRAWN)
-    index, settings = look(cfg)
+    cfg, index, settings = _looked_at(cfg, keys)
     task = settings["task"] if settings["task"] in TASKS else None
     report = check_index(index, instantiate(settings["preprocessing"]), settings["image_size"], cfg.quick, task)
     print(report.to_json() if cfg.report == "-" else render(report))
@@ -67,6 +76,30 @@ def check(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> b
     if report.ok and "augmentation" in pictures:
         _say(cfg, f"augmentation: {_draw_augmentation(cfg)}")
     return report.ok
+
+
+def _looked_at(cfg: DictConfig, keys: Sequence[str]) -> tuple[DictConfig, SampleIndex, dict[str, Any]]:
+    """The config with a decoder that takes what the data hold, and what ``look`` returns for it."""
+    try:
+        return cfg, *look(cfg)
+    except WrongKind as error:
+        if cfg.get("outputs"):
+            raise  # which of them is another is for the user to say
+        said = {key.partition(".")[0] for key in keys} & CHOOSE
+        problem = Problem(
+            "error" if said else "note",
+            str(error)
+            if said
+            else f"{error.summary}; nobody chose that decoder, so this is the page for decoder={error.decoder}, "
+            "which a fit must be given",
+        )
+        fitting = copy.deepcopy(cfg)
+        with open_dict(fitting):
+            fitting.task, fitting.decoder = "auto", load_option("decoder", error.decoder)
+            fitting.loss, fitting.neck = {"auto": True}, {"auto": True}
+    index, settings = look(fitting)
+    index.problems = (problem, *index.problems)
+    return fitting, index, settings
 
 
 def _say(cfg: DictConfig, text: str) -> None:

@@ -327,6 +327,23 @@ def test_the_command_prints_only_json_for_a_dash(tmp_path: Path, capsys: pytest.
     assert json.loads((tmp_path / "r.json").read_text())["ok"] is False
 
 
+def test_labels_need_no_decoder_to_be_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data=table", f"data.path={label_table(tmp_path, 'ab' * 5)}", "data.target=label", "quick=true"]
+    drawn = [f"output_dir={tmp_path}", "plots=[classes,augmentation]", "augmentation=light"]
+    assert action.check([*words, *drawn])
+    page = " ".join(capsys.readouterr().out.split())
+    assert "this is the page for decoder=classifier, which a fit must be given" in page
+    assert {f.name for f in (tmp_path / "plots").iterdir()} == {"classes.png", "augmentation.png"}
+
+    for chosen in ("decoder=fpn", "loss=dice_loss"):
+        assert not action.check([*words, chosen, "report=-"])
+        found = json.loads(capsys.readouterr().out)
+        assert [p["message"].splitlines()[-1] for p in found["problems"] if p["severity"] == "error"] == [
+            "  try:          decoder=classifier"
+        ]
+        assert [c["name"] for c in found["classes"]] == ["a", "b"], "the rest of the page is there"
+
+
 def test_further_outputs_are_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = write_discs(tmp_path, 20)
     outputs = {"mask": {"decoder": "unet"}, "label": {"decoder": "classifier"}}

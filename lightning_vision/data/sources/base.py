@@ -434,19 +434,33 @@ def _across_splits(raw: RawSamples, repeats: Repeats, split: npt.NDArray[np.uint
         problems.warn(f"{len(found)} images are in more than one split: {shown}")
 
 
+class WrongKind(ConfigError):
+    """The decoder wants another kind of target than the data hold.
+
+    Attributes:
+        found: What the data hold.
+        decoder: One that takes it.
+    """
+
+    found: TargetKind
+    decoder: str
+
+
 def wrong_kind(
     wanted: TargetKind, found: TargetKind, origin: str, what: str, override: Sequence[str] = ()
-) -> ConfigError:
+) -> WrongKind:
     """The error for a decoder that wants the other kind of target; ``override``: settings that would give it that."""
     decoder, other = ("unet", "classifier") if wanted == "mask" else ("classifier", "unet")
     needs = {"label": "one label an image", "labels": "labels of an image", "mask": "a mask an image"}
     plural = {"label": "labels", "labels": "labels", "mask": "masks"}
-    return ConfigError(
+    error = WrongKind(
         f"{origin}: the decoder needs {needs[wanted]}, the data hold {needs[found]}",
         given=f"{what}, and a decoder such as decoder={decoder}",
         expected=f"a decoder for {plural[found]}, or data with {plural[wanted]}",
         override=[f"decoder={other}", *override],
     )
+    error.found, error.decoder = found, other
+    return error
 
 
 def no_further(further: FurtherColumns, origin: str) -> None:
