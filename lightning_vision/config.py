@@ -321,12 +321,15 @@ def refuse_untrusted(target: str, key: str) -> None:
     """Raise ConfigError for a target that a config may not build: a config that one was sent must not run any code."""
     if target.startswith(allowed := _allowed()):
         return
-    group = key.split(".")[0]
+    group, _, setting = key.partition(".")
+    package = target.partition(".")[0]
     raise ConfigError(
         f"{key} names a target that a config may not build",
         given=target,
-        expected=f"a name that begins with {', '.join(allowed)}; other code comes as a plugin ({PLUGIN_GROUP})",
-        override=f"{group}={default_of(group)}" if group in groups() else None,
+        expected=f"a name that begins with {', '.join(allowed)}; code of other packages comes as a plugin, by a line "
+        f'in their pyproject.toml: [project.entry-points."{PLUGIN_GROUP}"] {package} = "{package}"',
+        # Another option is no answer to who has a network of their own.
+        override=f"{group}={default_of(group)}" if group in groups() and setting != "module" else None,
     )
 
 

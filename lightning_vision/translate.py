@@ -7,13 +7,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_vision.annotations import SAID
+from lightning_vision.annotations import ANY, SAID, Kind, kind_of
 from lightning_vision.checks import NEEDED, plain
 from lightning_vision.errors import ConfigError, listed, nearest
-from lightning_vision.options import unreadable_option
+from lightning_vision.options import load_option, unreadable_option
 from lightning_vision.overrides import for_shell, override, quote, split
 from lightning_vision.searchpath import default_of, groups, options_of
-from lightning_vision.unknown import unknown_key
+from lightning_vision.unknown import parameter_of, unknown_key
 
 
 def translate(error: BaseException, words: Sequence[str]) -> ConfigError | None:
@@ -46,7 +46,7 @@ def translate(error: BaseException, words: Sequence[str]) -> ConfigError | None:
     if match := re.search(r"Could not delete (?:from config\. )?'([^'=\n]+)", text):
         return _nothing_to_delete(match[1])
     if match := re.search(r"Ambiguous value for argument '(.+?)'\n|Sweep parameters '(.+)' requires", text, re.DOTALL):
-        return _ambiguous(match[1] or match[2])
+        return _ambiguous(match[1] or match[2], words)
     if match := re.search(r"Multiple values for ([\w/]+)\.", text):
         word = _word_for(match[1], words)
         return ConfigError(
@@ -155,16 +155,34 @@ def _value(word: str) -> Any:
     return None if parsed.is_sweep_override() else parsed.value()
 
 
-def _ambiguous(word: str) -> ConfigError:
+def _ambiguous(word: str, words: Sequence[str]) -> ConfigError:
+    """Several values without ``-m``: one run each, or a list, or text, as far as the setting takes these."""
     plus, key, value = split(word) or ("", word, "")
-    many = f"-m {for_shell(word)}"
-    one = for_shell(f"{plus}{key}=[{value}]")
+    many, listing = _value(f"{key}=[{value}]"), for_shell(f"{plus}{key}=[{value}]")
+    kind = _kind(key, words)
+    tries = [
+        (all(map(kind.allows, many or ())), f"-m {for_shell(word)}"),
+        (key not in groups() and kind.allows(many), listing),
+        (key not in groups() and kind.allows(value), for_shell(f"{plus}{key}={quote(value)}")),
+    ]
     return ConfigError(
         f"{key} got several values with commas between them",
         given=word,
         expected="one value; several, one run each, after -m",
-        override=[many] if key in groups() else [one, many, for_shell(f"{plus}{key}={quote(value)}")],
+        override=[mend for fits, mend in tries if fits] or [tries[0][1]],
     )
+
+
+def _kind(key: str, words: Sequence[str]) -> Kind:
+    """What a setting takes, of the options that words choose; anything where nothing says."""
+    group = key.partition(".")[0]
+    tree = {}
+    if group in groups() and group != key:
+        typed = split(_word_for(group, words))
+        option = typed[2] if typed else default_of(group)
+        tree = {group: load_option(group, option)} if option in options_of(group) else {}
+    parameter, node = parameter_of(key, tree)
+    return ANY if parameter is None else kind_of(parameter, node)
 
 
 def _no_text(error: UnicodeDecodeError, words: Sequence[str]) -> ConfigError | None:

@@ -138,7 +138,7 @@ def _working(key: str, value: Any, tree: Mapping[str, Any], plus: bool) -> str:
     if "." not in key and isinstance(tree.get(key), Mapping | None) and key in groups():
         options = options_of(key)
         return f"{key}={nearest(str(value), options) or default_of(key)}"
-    parameter, node = _parameter(key, tree)
+    parameter, node = parameter_of(key, tree)
     if parameter is not None:
         kind = kind_of(parameter, node)
         if not kind.allows(value):
@@ -163,7 +163,7 @@ def _any_working(where: str, level: Mapping[str, Any]) -> str:
     return f"{where}={default_of(where)}" if where in groups() else "epochs=10"
 
 
-def _parameter(key: str, tree: Mapping[str, Any]) -> tuple[Parameter | None, Mapping[str, Any]]:
+def parameter_of(key: str, tree: Mapping[str, Any]) -> tuple[Parameter | None, Mapping[str, Any]]:
     """Find the constructor argument that a key goes to."""
     *above, last = key.split(".")
     node: Any = tree

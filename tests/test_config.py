@@ -113,6 +113,34 @@ def test_a_home_is_expanded() -> None:
     assert compose({"source": "~/x"}).source == str(Path.home() / "x")
 
 
+@pytest.mark.parametrize(
+    ("word", "tries"),
+    [
+        ("lr=1e-3,1e-2", ["-m lr=1e-3,1e-2"]),
+        ("encoder.conv_dropout=0.1,0.2", ["-m encoder.conv_dropout=0.1,0.2"]),
+        ("image_size=224,320", ["-m image_size=224,320", "'image_size=[224,320]'"]),
+        ("decoder=unet,fpn", ["-m decoder=unet,fpn"]),
+        (
+            "monitor=val/loss,val/dice",
+            ["-m monitor=val/loss,val/dice", "\"monitor='val/loss,val/dice'\""],
+        ),
+        ("data.colors=red,blue", ["'data.colors=[red,blue]'"]),
+    ],
+)
+def test_commas_without_a_sweep(word: str, tries: list[str]) -> None:
+    more = ["data=table"] if word.startswith("data.") else []
+    with pytest.raises(ConfigError, match="several values") as caught:
+        compose([*more, word])
+    assert caught.value.overrides == tries
+
+
+def test_code_of_another_package_comes_as_a_plugin() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.refuse_untrusted("some.other.Class", "encoder.module")
+    assert '[project.entry-points."lightning_vision.plugins"] some = "some"' in str(caught.value.expected)
+    assert not caught.value.overrides
+
+
 def test_commas_sweep_only_over_what_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a.csv", "b c.csv"):

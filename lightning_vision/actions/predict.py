@@ -68,6 +68,9 @@ def predict(
     from lightning_vision.inference.run import predict_images
 
     predict_images(module, images, settings, predictions.append if receive is None else receive)
+    for found in predictions:
+        for one in (found, *found.outputs.values()):
+            one.file = None if one.file else one.file  # what was written for the prediction is gone
     return predictions
 
 

@@ -30,7 +30,8 @@ class Prediction:
             away by ``crop_or_pad`` or ``resize_crop``) hold the ignored value, or 255 where there is none.
         outputs: The prediction of each output by its name, of a model with several; all else but ``path``, ``file`` and
             ``embedding`` is empty then.
-        file: What the pixels can be read from while a frame of a video or an array is predicted; empty: ``path``.
+        file: What the pixels can be read from while a frame of a video or an array is predicted, None
+            afterwards; empty: ``path``.
     """
 
     path: str
@@ -42,7 +43,7 @@ class Prediction:
     embedding: NDArray[np.float32] | None = None
     mask: NDArray[np.uint8] | None = None
     outputs: dict[str, Prediction] = field(default_factory=dict)
-    file: str = ""
+    file: str | None = ""
 
 
 @dataclass(frozen=True)

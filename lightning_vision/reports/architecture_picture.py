@@ -11,7 +11,7 @@ from lightning_vision.reports.architecture import Part, Row
 from lightning_vision.reports.files import save_image
 from lightning_vision.reports.sheet import GAP, INK, MARGIN, PAGE, PALE
 from lightning_vision.reports.summary import Summary, scaled_count, share
-from lightning_vision.reports.text import fit, font
+from lightning_vision.reports.text import drawable, fit, font
 
 # Of Okabe and Ito, told apart with the common colour deficiencies; frozen weights are grey.
 COLOURS = {"encoder": (0, 114, 178), "inlet": (204, 121, 167), "neck": (0, 158, 115), "decoder": (213, 94, 0)}
@@ -44,15 +44,19 @@ def architecture_image(summary: Summary) -> Image.Image:
     lanes = [
         (part, part.rows[i : i + COLUMNS], i == 0) for part in summary.parts for i in range(0, len(part.rows), COLUMNS)
     ]
-    width = 2 * MARGIN + max(4, *(len(rows) for _, rows, _ in lanes)) * (BLOCK + GAP)
+    trained = share(summary.trained, summary.parameters)
+    totals = f"{scaled_count(summary.parameters)} parameters ({trained} trained), "
+    totals += f"{scaled_count(summary.multiply_adds)} multiply-adds an image"
+    headings = [_texts(part) for part in summary.parts]
+    texts = [font(14, True).getlength(drawable(summary.title)), font(12).getlength(totals)]
+    texts += [font(13, True).getlength(drawable(name)) + 24 + font(12).getlength(fig) for name, fig in headings]
+    blocks = [len(rows) * (BLOCK + GAP) for _, rows, _ in lanes]
+    width = 2 * MARGIN + min(COLUMNS * (BLOCK + GAP), max(4 * (BLOCK + GAP), *blocks, *map(math.ceil, texts)))
     largest = max(summary.geometry.height, summary.geometry.width)
     tops = [max(_height(row, largest) for row in rows) for _, rows, _ in lanes]
     heights = [t + 4 * LINE + 3 * GAP + (LINE + 8) * first for t, (_, _, first) in zip(tops, lanes, strict=True)]
     page = Image.new("RGB", (width, 2 * MARGIN + 2 * LINE + 12 + sum(heights)), PAGE)
     draw = ImageDraw.Draw(page)
-    trained = share(summary.trained, summary.parameters)
-    totals = f"{scaled_count(summary.parameters)} parameters ({trained} trained), "
-    totals += f"{scaled_count(summary.multiply_adds)} multiply-adds an image"
     draw.text((MARGIN, MARGIN), fit(summary.title, width - 2 * MARGIN, font(14, True)), INK, font(14, True))
     draw.text((MARGIN, MARGIN + LINE + 4), fit(totals, width - 2 * MARGIN, font(12)), PALE, font(12))
     y = MARGIN + 2 * LINE + 12
@@ -68,7 +72,8 @@ def architecture_image(summary: Summary) -> Image.Image:
     return page
 
 
-def _heading(draw: ImageDraw.ImageDraw, part: Part, y: int, width: int) -> None:
+def _texts(part: Part) -> tuple[str, str]:
+    """The heading of a lane: what the part is, and its figures."""
     total = part.total
     name = f"{part.role} of {part.output}: {part.kind}" if part.output else f"{part.role}: {part.kind}"
     figures = f"{scaled_count(total.parameters) or 0} parameters"
@@ -76,6 +81,11 @@ def _heading(draw: ImageDraw.ImageDraw, part: Part, y: int, width: int) -> None:
         figures += f", {share(total.trained, total.parameters)} trained"
     if total.multiply_adds:
         figures += f", {scaled_count(total.multiply_adds)} multiply-adds"
+    return name, figures
+
+
+def _heading(draw: ImageDraw.ImageDraw, part: Part, y: int, width: int) -> None:
+    name, figures = _texts(part)
     draw.line((MARGIN, y - 5, width - MARGIN, y - 5), fill=(226, 226, 230))
     space = width - 2 * MARGIN
     colour = COLOURS.get(part.role, OTHER)

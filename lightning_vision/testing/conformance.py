@@ -6,6 +6,7 @@ Each function raises ``AssertionError`` with what is wrong.
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -66,6 +67,7 @@ def check_encoder(
 
     _check_one_pass(encoder, x)
     encoder.eval()
+    _check_strides(encoder)
     expected = encoder.embed(x)
     assert torch.equal(expected, encoder.embed(x)), "eval mode is deterministic"
     clone = copy.deepcopy(encoder)
@@ -82,6 +84,23 @@ def check_encoder(
         assert torch.equal(again.eval().embed(x), expected), "the rebuilt encoder computes the same"
 
     check_frozen(encoder, x)
+
+
+@torch.no_grad()
+def _check_strides(encoder: Encoder) -> None:
+    """Check that maps have their strides before they are cut, which would hide one that is named too large."""
+    if encoder.skip:
+        return
+    info = encoder.info
+    step = math.lcm(*info.strides, encoder.multiple)
+    side = step * -(-max(2 * max(info.strides), *encoder.min_size) // step)
+    maps = encoder.pyramid_features(
+        encoder.shared_features(torch.randn(2, encoder.num_channels, side, side), ("pyramid",))
+    )
+    for found, stride in zip(maps, info.strides, strict=True):
+        # A cell more comes of an encoder's own padding; with a stride of half as much it would be two at least.
+        size = tuple(found.shape[-2:])
+        assert max(size) <= side // stride + 1, f"a map of {size} for {side} pixels a side has not the stride {stride}"
 
 
 def _check_one_pass(encoder: Encoder, x: Tensor) -> None:

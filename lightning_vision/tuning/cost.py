@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from lightning_vision.tuning.step import OF_OPTIMIZER, Live, Step, free_memory, 
 from lightning_vision.tuning.trial import trial_trainer, unnoticed
 from lightning_vision.types import Batch, Geometry
 
-# Seconds that are spent on repeating what is timed, and how often it is done at most.
+# Seconds that are spent on repeating each thing that is timed, and how often it is done at most.
 SECONDS, MOST = 1.0, 20
 # Batch sizes that show whether a larger one fits, and from which it follows in a straight line.
 SMALL = (2, 4)
@@ -122,7 +121,7 @@ class _Measurement(Step):
         weights = sum(t.nbytes for t in (*self.copy.parameters(), *self.copy.buffers()))
         timed = size if self._fits(size, geometry, free) else max(SMALL)
         batch = noise(self.copy, timed, geometry)
-        step = self._timed(lambda: self._step(batch))  # allocates what is kept, such as the optimizer's state
+        self._step(batch)  # allocates what is kept, such as the optimizer's state
         kept, most = self._memory(batch)
         if timed < size:
             less_kept, less_most = self._memory(of_size(batch, min(SMALL)))
@@ -131,6 +130,10 @@ class _Measurement(Step):
         state = [] if self.optimizer is None else tree_leaves(list(self.optimizer.state.values()))
         optimizer = sum(value.nbytes for value in state if isinstance(value, Tensor))
         image = batch["image"].to(self.device)
+        acts = [lambda: self._forward(image), lambda: self._step(batch)]
+        if (cached := self._cached(batch)) is not None:
+            acts.append(lambda: self._step(cached))
+        forward, step, *behind = self._timed(*acts)
         return Cost(
             device=_name(self.device),
             precision="32-true" if precision == "auto" else precision,
@@ -142,9 +145,9 @@ class _Measurement(Step):
             activations=kept,
             peak=weights + optimizer + most,
             free=free,
-            forward=self._timed(lambda: self._forward(image)),
+            forward=forward,
             step=step if self.optimizer is not None else None,
-            cached_step=self._cached_step(batch),
+            cached_step=behind[0] if behind else None,
         )
 
     def _fits(self, size: int, geometry: Geometry, free: int | None) -> bool:
@@ -202,25 +205,27 @@ class _Measurement(Step):
             self.copy.outputs(image)
         self.copy.train()
 
-    def _cached_step(self, batch: Batch) -> float | None:
+    def _cached(self, batch: Batch) -> Batch | None:
+        """The batch with the features of a frozen encoder in the place of its images, where they are cached."""
         if not self.cached or self.optimizer is None:
             return None
         with torch.no_grad(), self.plugin.forward_context():
             (found,) = self.copy.encode(self.copy.normalize(batch["image"].to(self.device))).values()
         features = [f.float().cpu() for f in (found if isinstance(found, list) else [found])]
         cached: Batch = {"features": features} | {k: v for k, v in batch.items() if k != "image"}  # type: ignore[assignment]
-        return self._timed(lambda: self._step(cached))
+        return cached
 
-    def _timed(self, act: Callable[[], None]) -> float:
-        """Median of the seconds that something takes."""
-        times: list[float] = []
-        while not times or (sum(times) < SECONDS and len(times) < MOST):
-            start = time.perf_counter()
-            act()
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
-            times.append(time.perf_counter() - start)
-        return median(times[1:] or times)  # the first one warms up, unless it is the only one
+    def _timed(self, *acts: Callable[[], None]) -> list[float]:
+        """Least of the seconds that each of several things takes; in turns, so that other load falls on all alike."""
+        times: list[list[float]] = [[] for _ in acts]
+        while not times[0] or (sum(map(sum, times)) < SECONDS * len(acts) and len(times[0]) < MOST):
+            for act, own in zip(acts, times, strict=True):
+                start = time.perf_counter()
+                act()
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
+                own.append(time.perf_counter() - start)
+        return [min(own) for own in times]
 
 
 def _name(device: torch.device) -> str:

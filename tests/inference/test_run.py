@@ -50,6 +50,14 @@ def classes() -> VisionModule:
     return build(decoder="classifier", targets=["a", "b", "c"] * 2)
 
 
+def test_an_array_leaves_no_file(classes: VisionModule, photos: Path) -> None:
+    """What is written while an array is predicted is gone afterwards."""
+    lying = photos / "frame_0.png"
+    array, file = lv.predict(classes, [pixels(0), lying])
+    assert (array.path, array.file) == ("image#000000", None)
+    assert (file.path, file.file) == (str(lying), "")
+
+
 @pytest.fixture(scope="module")
 def masks() -> VisionModule:
     mask = (np.arange(SIZE * SIZE).reshape(SIZE, SIZE) % 3).astype(np.uint8)

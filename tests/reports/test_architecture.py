@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -117,7 +117,18 @@ def test_lines_fit_the_page_whatever_the_names(capsys: pytest.CaptureFixture[str
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 100, lines
     assert lines[0] == "2 images of 1024 x 1024 pixels, 3 channels; mask 4 classes, scene no labels"
-    assert architecture_image(summary).width < 600
+    assert architecture_image(summary).width < 1000
+
+
+def test_titles_of_usual_length_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda _, place, text, *rest, **more: drawn.append(text))
+    rows = [Row("map 1", 2, 64, (8, 8), 10**7, 10**6, 10**8)]
+    parts = [Part("encoder", "StackedCNN", None, rows), Part("decoder", "ClassifierDecoder", "scene", rows)]
+    architecture_image(Summary(Geometry(180, 240, 3), {"mask": 12, "label": 4, "scene": 4}, parts, [], "AdamW"))
+    assert drawn[0] == "180 x 240 pixels, 3 channels; mask 12 classes, label 4 classes, scene 4 classes"
+    assert {"encoder: StackedCNN", "decoder of scene: ClassifierDecoder"} <= set(drawn)
+    assert not [text for text in drawn if "…" in text]
 
 
 def test_the_picture_shows_what_is_trained(tmp_path: Path) -> None:

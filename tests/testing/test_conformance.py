@@ -30,6 +30,12 @@ class Untruthful(TinyEncoder):
         super().finish()
 
 
+class TooLargeStride(TinyEncoder):
+    def finish(self) -> None:
+        self.info = FeatureInfo(self.info.channels, (2, 4, 16), self.info.embed_dim)
+        super().finish()
+
+
 class Unused(TinyEncoder):
     def finish(self) -> None:
         self.extra = nn.Parameter(torch.ones(1))
@@ -42,6 +48,7 @@ class Unused(TinyEncoder):
         (StaysInTraining, "stays in eval mode"),
         (ShortMaps, "maps .* instead of"),
         (Untruthful, "embedding"),
+        (TooLargeStride, "has not the stride 16"),
         (Unused, "no gradient reaches extra"),
     ],
 )

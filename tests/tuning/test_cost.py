@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,6 +39,22 @@ def test_memory_of_weights_gradients_and_optimizer() -> None:
         decoder="classifier", batch_size=4, optimizer="sgd", **{"optimizer.momentum": 0.0, "optimizer.nesterov": False}
     )
     assert plain.optimizer == 0
+
+
+def test_times_are_the_least_of_several_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is busy at first does not make a forward pass look longer than a step."""
+    monkeypatch.setattr(cost, "SECONDS", 12.0)
+    clock, turns = [0.0], []
+
+    def act(name: str, seconds: list[float]) -> None:
+        turns.append(name)
+        clock[0] += seconds[min(turns.count(name), len(seconds)) - 1]
+
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: clock[0])
+    here = SimpleNamespace(device=torch.device("cpu"))
+    forward, step = cost._Measurement._timed(here, lambda: act("f", [8, 9, 1]), lambda: act("s", [3, 2, 4]))  # type: ignore[arg-type]
+    assert (forward, step) == (1, 2)
+    assert turns == ["f", "s"] * 3
 
 
 def test_activations_are_what_autograd_keeps() -> None:
