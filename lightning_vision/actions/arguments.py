@@ -28,12 +28,13 @@ def composed_with_keys(
 ) -> tuple[DictConfig, list[str]]:
     """Compose unless that was done already; name the keys that were given.
 
-    Of a config that was composed in Python these are all that it may decide beside a checkpoint, and in a fit all.
+    Of a config that was composed in Python these are all that it may decide beside a checkpoint; in a fit or a check,
+    all.
 
     Raises:
         ConfigError: A setting is wrong, or one that this action does not heed.
     """
-    cfg, keys = _composed(config, choices, complete=action == "fit")
+    cfg, keys = _composed(config, choices, complete=action in ("fit", "check"))
     refuse_unheeded(cfg, action)
     return cfg, keys
 

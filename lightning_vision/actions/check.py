@@ -59,7 +59,7 @@ def check(config: DictConfig | Sequence[str] | None = None, **choices: Any) -> b
     from lightning_vision.data.report import check_index
     from lightning_vision.data.report_page import render
 
-    cfg, keys = composed_with_keys(config, choices, "check", complete=True)
+    cfg, keys = composed_with_keys(config, choices, "check")
     pictures = asked_pictures(cfg.plots, "check", DRAWN)
     cfg, index, settings = _looked_at(cfg, keys)
     task = settings["task"] if settings["task"] in TASKS else None
