@@ -158,7 +158,7 @@ def _write_onnx(program: ExportedProgram, exported: ExportedModel, known: dict[s
         )
         assert made is not None
         axes = zip(made.model.graph.inputs[0].shape or (), ("batch", "channels", "height", "width"), strict=True)
-        made.rename_axes({axis.value: name for axis, name in axes if isinstance(getattr(axis, "value", None), str)})
+        made.rename_axes({str(axis.value): name for axis, name in axes if not isinstance(axis, int)})
         for key, value in known.items():
             made.model.metadata_props[key] = json.dumps(value, ensure_ascii=False)
         made.save(path)
