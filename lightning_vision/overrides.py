@@ -74,8 +74,9 @@ def quote_path(word: str, multirun: bool = False) -> str:
     """Quote the value of a path-like key, so that any path that a shell can pass arrives as it is.
 
     ``~`` is expanded. Left alone: values in quotes, ``null``, ``true``, ``false``, interpolations (``${...}``), and
-    lists and mappings in brackets unless a file of that name exists. In a multirun a comma is part of the path, unless
-    every piece between the commas exists (or is ``null``): then they are swept over; ``choice(a,b)`` always sweeps.
+    lists and mappings in brackets unless a file of that name exists. In a multirun a comma is part of the path if there
+    is such a file, or if none of the pieces between the commas exists (or is ``null``): else they are swept over, also
+    a missing one; ``choice(a,b)`` always sweeps.
     Doing it twice changes nothing: the processes that DDP starts do it again.
 
     Colours are quoted as well, ``data.colors=[#ff0000,00ff00]``: a number sign ends a word of the grammar, and
@@ -99,7 +100,7 @@ def quote_path(word: str, multirun: bool = False) -> str:
         return word
     pieces = [os.path.expanduser(p) for p in value.split(",")]
     sweep = multirun and len(pieces) > 1 and not os.path.exists(path)
-    if sweep and all(p == "null" or os.path.exists(p) for p in pieces):
+    if sweep and any(p == "null" or os.path.exists(p) for p in pieces):
         return f"{plus}{key}=" + ",".join(p if p == "null" else quote(p) for p in pieces)
     return f"{plus}{key}={quote(path)}"
 

@@ -149,7 +149,8 @@ def test_commas_sweep_only_over_what_exists(tmp_path: Path, monkeypatch: pytest.
     assert swept == "data.path=a.csv,'b c.csv'"
     assert quote_path(swept, multirun=True) == swept
     assert quote_path("data.path=a.csv,b c.csv") == "data.path='a.csv,b c.csv'"
-    assert quote_path("data.path=a.csv,missing", multirun=True) == "data.path='a.csv,missing'"
+    assert quote_path("data.path=a.csv,missing", multirun=True) == "data.path=a.csv,missing"
+    assert quote_path("data.path=none,missing", multirun=True) == "data.path='none,missing'"
     assert quote_path("data.path=choice(a.csv,x)", multirun=True) == "data.path=choice(a.csv,x)"
 
 

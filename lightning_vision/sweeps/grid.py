@@ -29,19 +29,25 @@ class Grid:
         words: The words of the sweep.
         kept: Trials of a sweep that goes on.
         first: The number of the next trial.
+        stopped: Trials that go on from their checkpoints, under their numbers.
 
     Raises:
         ConfigError: There is an interval among the words.
     """
 
-    def __init__(self, words: Words, kept: Sequence[Trial] = (), first: int = 0) -> None:
-        there = [trial.words for trial in kept]
+    def __init__(self, words: Words, kept: Sequence[Trial] = (), first: int = 0, stopped: Sequence[Trial] = ()) -> None:
         combinations = [(words.trial(values), values) for values in words.grid()]
+        wanted = [typed for typed, _ in combinations]
+        stopped = [trial for trial in stopped if trial.words in wanted]
+        there = [trial.words for trial in (*kept, *stopped)]
         left = [(typed, values) for typed, values in combinations if typed not in there]
         names = {key: swept.name for key, swept in words.swept.items()}
         self.trials = [
-            Trial(number, typed, {names[key]: value for key, value in values.items()})
-            for number, (typed, values) in enumerate(left, first)
+            *stopped,
+            *(
+                Trial(number, typed, {names[key]: value for key, value in values.items()})
+                for number, (typed, values) in enumerate(left, first)
+            ),
         ]
         self.left = len(self.trials)
 

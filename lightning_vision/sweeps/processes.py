@@ -60,7 +60,7 @@ class Processes:
         folder.mkdir(parents=True, exist_ok=True)
         error = _error_file(folder)
         error.unlink(missing_ok=True)
-        words = [*trial.words, *self.words]
+        words = [*trial.run_words, *self.words]
         words += [f"hydra.run.dir={quote(str(folder))}", f"hydra.job.num={trial.number}"]
         log = (folder / LOG).open("wb")
         process = subprocess.Popen(

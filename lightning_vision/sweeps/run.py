@@ -62,24 +62,29 @@ def sweep(hydra: Hydra, arguments: Sequence[str], params: Mapping[str, Any] | No
     kept = [trial for trial in before if trial.ended]
     if settings.trials is None:  # what failed in a grid may have been mended
         kept = [trial for trial in kept if trial.status == "finished"]
+    stopped = [trial for trial in before if own and not trial.ended and trial.goes_on(folder)]
     if settings.trials is None:
-        # The folder of a trial that was stopped stays as it is.
-        source: Source = Grid(words, kept, max((trial.number for trial in before), default=-1) + 1)
+        # The folder of a trial that was stopped before its first checkpoint stays as it is.
+        source: Source = Grid(words, kept, max((trial.number for trial in before), default=-1) + 1, stopped)
     else:
         from lightning_vision.sweeps.study import Study
 
-        source = Study(settings, words, folder, _monitor(hydra, first), before)
+        source = Study(settings, words, folder, _monitor(hydra, first), before, stopped)
     _start(hydra, folder)
     for hint in words.hints():
         print(hint)
     if kept:
-        print(f"{len(kept)} trials of {folder} are kept")
-    trials = list(kept)
+        print(f"{'1 trial' if len(kept) == 1 else f'{len(kept)} trials'} of {folder} kept")
+    trials = [*kept, *stopped]
+    ended = False
     try:
         _run(source, _runner(hydra, settings, own, batch), hydra, trials, len(kept) + getattr(source, "left", 0))
+        ended = True
     finally:
         source.close()
         leaderboard.show(trials, folder)
+        if not ended:
+            print(f"go on: python -m lightning_vision -m {override('sweep.resume', str(folder))}", flush=True)
     failed = [trial for trial in trials if trial.status == "failed"]
     if failed:
         numbers = listed((trial.number for trial in failed), 12)
@@ -100,11 +105,15 @@ def _run(source: Source, runner: Runner, hydra: Hydra, trials: list[Trial], tota
     try:
         while True:
             while runner.room and (trial := source.ask()) is not None:
-                trial.folder = hydra.place(trial)
-                trials.append(trial)
+                if all(trial is not known for known in trials):
+                    trial.folder = hydra.place(trial)
+                    trials.append(trial)
+                trial.status = "running"
                 running.append(trial)
                 save(trials, folder)
-                print(f"trial {trial.number} ({len(trials)} of {total})  {trial.said}", flush=True)
+                begun = sum(t.status != "stopped" for t in trials)
+                again = "" if trial.checkpoint is None else f"  goes on from {trial.checkpoint}"
+                print(f"trial {trial.number} ({begun} of {total})  {trial.said}{again}", flush=True)
                 runner.start(trial)
             if not running:
                 return

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from lightning_vision import full_error
 from lightning_vision.errors import ConfigError, VisionError
 from lightning_vision.sweeps.clean import free_memory
+from lightning_vision.sweeps.processes import LOG
 from lightning_vision.sweeps.trial import Trial
 
 
@@ -96,6 +97,15 @@ class Hydra:
         finally:
             HydraConfig.instance().cfg = before
 
+    def to_run(self, trial: Trial) -> Any:
+        """The config of a trial that goes into its folder, also where the words of a checkpoint are added."""
+        from omegaconf import open_dict
+
+        config = self.composed(trial.run_words, trial.number)
+        with open_dict(config):
+            config.hydra.sweep.subdir = trial.folder
+        return config
+
     def place(self, trial: Trial) -> str:
         """The folder of a trial below that of the sweep."""
         try:
@@ -132,7 +142,7 @@ class InProcess:
             job = run_job(
                 hydra_context=self.hydra.context,
                 task_function=self.hydra.task,
-                config=self.hydra.composed(trial.words, trial.number),
+                config=self.hydra.to_run(trial),
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",
             )
@@ -143,7 +153,9 @@ class InProcess:
             trial.seconds = time.monotonic() - began
         if isinstance(returned, Exception):
             trial.fail(returned)
-            tell(trial, returned)
+            folder = self.hydra.folder / trial.folder
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / LOG).write_text(tell(trial, returned), encoding="utf-8")
             job = returned = None  # the error's traceback holds the model
             free_memory()
         else:
@@ -159,16 +171,18 @@ class InProcess:
         """Nothing runs between two calls."""
 
 
-def tell(trial: Trial, error: Exception) -> None:
-    """Print why a trial failed; with a traceback if that is nothing that a user can mend."""
+def tell(trial: Trial, error: Exception) -> str:
+    """Print why a trial failed, and return it; with a traceback if that is nothing that a user can mend."""
     if isinstance(error, VisionError) and not full_error.asked():
         print(f"trial {trial.number} failed: {error}", file=sys.stderr, flush=True)
-        return
+        return f"{error}\n"
     own = error.__traceback__
     while own is not None and own.tb_frame.f_code.co_name != "task":  # the frames before it are Hydra's
         own = own.tb_next
-    traceback.print_exception(type(error), error, own or error.__traceback__)
+    said = "".join(traceback.format_exception(type(error), error, own or error.__traceback__))
+    print(said, end="", file=sys.stderr)
     print(f"trial {trial.number} failed: {trial.error}", file=sys.stderr, flush=True)
+    return said
 
 
 class Launched:

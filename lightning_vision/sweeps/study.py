@@ -37,6 +37,7 @@ class Study:
         folder: Its folder.
         monitor: The figure to optimise, which every trial must have.
         before: Trials of a sweep that goes on; those that have ended are kept.
+        stopped: Those of them that go on from their checkpoints, under their numbers.
 
     Raises:
         ConfigError: There is nothing to search over, or a sampler that cannot; the storage is of another search, or
@@ -44,7 +45,13 @@ class Study:
     """
 
     def __init__(
-        self, settings: SweepSettings, words: Words, folder: Path, monitor: str, before: Sequence[Trial]
+        self,
+        settings: SweepSettings,
+        words: Words,
+        folder: Path,
+        monitor: str,
+        before: Sequence[Trial],
+        stopped: Sequence[Trial] = (),
     ) -> None:
         import optuna
 
@@ -57,6 +64,7 @@ class Study:
         kept = [trial for trial in before if trial.ended]
         direction: Literal["minimize", "maximize"] = "minimize" if better(monitor) == "min" else "maximize"
         self.asked: dict[int, Any] = {}
+        self.stopped: list[Trial] = []
         try:
             self.study = optuna.create_study(
                 storage=self.storage,
@@ -68,7 +76,7 @@ class Study:
             )
             self._check_same(direction)
             self._check_known(before)
-            self._go_on({trial.number: trial for trial in kept})
+            self._go_on({trial.number: trial for trial in kept}, {trial.number: trial for trial in stopped})
             self.left = settings.trials - len(kept) if settings.trials is not None else 0
             if settings.sampler == "grid":
                 self._enqueue_grid(settings.seed)
@@ -81,6 +89,8 @@ class Study:
         if self.left <= 0:
             return None
         self.left -= 1
+        if self.stopped:
+            return self.stopped.pop(0)
         proposed = self.study.ask(self.distributions)
         self.asked[proposed.number] = proposed
         values = {key: _text(value) for key, value in proposed.params.items()}
@@ -154,7 +164,7 @@ class Study:
                 override=_ELSEWHERE,
             )
 
-    def _go_on(self, kept: dict[int, Trial]) -> None:
+    def _go_on(self, kept: dict[int, Trial], stopped: dict[int, Trial]) -> None:
         """Bring the storage of a killed sweep in line with what is known of its trials; try the open ones again."""
         state = self.optuna.trial.TrialState
         for old in self.study.get_trials(deepcopy=False):
@@ -163,6 +173,10 @@ class Study:
             if old.number in kept:  # it ended, and the sweep before it could say so
                 self.asked[old.number] = old.number
                 self.tell(kept[old.number])
+                continue
+            if old.number in stopped:
+                self.asked[old.number] = old.number
+                self.stopped.append(stopped[old.number])
                 continue
             self.study.tell(old.number, state=state.FAIL)
             if old.params:
@@ -206,7 +220,7 @@ class Study:
         for combination in combinations:
             self.study.enqueue_trial(combination, skip_if_exists=True)
         waiting = self.study.get_trials(deepcopy=False, states=[self.optuna.trial.TrialState.WAITING])
-        self.left = min(self.left, len(waiting))
+        self.left = min(self.left, len(waiting) + len(self.stopped))
 
     def _storage(self, named: str | None, folder: Path) -> Any:
         if named is not None and "://" in named:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from lightning_vision.errors import DataError, VisionError
 from lightning_vision.monitor import better
-from lightning_vision.overrides import for_shell
+from lightning_vision.overrides import for_shell, quote
 from lightning_vision.reports.files import whole_file
 
 # running: also of a sweep that was killed. stopped: by Ctrl-C or SIGTERM.
@@ -35,6 +35,7 @@ class Trial:
         epochs: Epochs that were trained.
         seconds: How long it took.
         error: Why it failed, on one line.
+        checkpoint: What it goes on from, if it was stopped before.
     """
 
     number: int
@@ -48,6 +49,7 @@ class Trial:
     epochs: int | None = None
     seconds: float | None = None
     error: str | None = None
+    checkpoint: str | None = None
 
     @property
     def direction(self) -> Literal["min", "max"]:
@@ -59,6 +61,20 @@ class Trial:
         """Whether it ran to its end, good or bad."""
         return self.status in ("finished", "failed")
 
+    def goes_on(self, folder: Path) -> bool:
+        """Let one that was stopped go on from its last checkpoint; False if it has none."""
+        file = (folder / self.folder / "checkpoints" / "last.ckpt").absolute()
+        other = any(word.startswith(("checkpoint=", "action=")) and word != "action=fit" for word in self.words)
+        if other or not file.is_file():
+            return False
+        self.status, self.checkpoint = "stopped", str(file)
+        return True
+
+    @property
+    def run_words(self) -> list[str]:
+        """Its words, and the checkpoint that it goes on from."""
+        return self.words if self.checkpoint is None else [*self.words, f"checkpoint={quote(self.checkpoint)}"]
+
     @property
     def said(self) -> str:
         """What is swept over, as it is typed."""
@@ -68,6 +84,8 @@ class Trial:
         """What to type to run it again by itself."""
         words = [word for word in self.words if word != "action=fit"]
         actions = [word.partition("=")[2] for word in words if word.startswith("action=")]
+        # Where templates are swept over, their settings are forced in; alone as they were typed.
+        words = [word.removeprefix("++") if word.startswith("++template.") else word for word in words]
         words = [for_shell(word) for word in words if not word.startswith("action=")]
         return " ".join(["python -m lightning_vision", *actions, *words])
 

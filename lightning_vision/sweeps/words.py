@@ -30,6 +30,7 @@ class Swept:
         high: Upper end of it, which may be drawn.
         log: Drawn evenly by order of magnitude.
         whole: Whole numbers alone.
+        twice: Values that were there already, and are left out.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Swept:
     high: float = 0.0
     log: bool = False
     whole: bool = False
+    twice: int = 0
 
     @property
     def name(self) -> str:
@@ -98,8 +100,13 @@ class Words:
                 yield first | {key: value}
 
     def hints(self) -> list[str]:
-        """Intervals that are likely to be meant in another way."""
-        return [
+        """Intervals that are likely to be meant in another way, and values that are said twice."""
+        twice = [
+            f"hint: {s.name} has values that are said more than once, which are tried once: {for_shell(s.typed)}"
+            for s in self.swept.values()
+            if s.twice
+        ]
+        return twice + [
             f"hint: {s.name} is drawn evenly between {number(s.low)} and {number(s.high)}; by order of magnitude: "
             + for_shell(f"{s.key}=tag(log, interval({number(s.low)}, {number(s.high)}))")
             for s in self.swept.values()
@@ -146,10 +153,14 @@ def _swept(key: str, override: Override) -> Swept:
                 expected="a lower end, then a higher one" + (", both above 0" if log else ""),
             )
         return Swept(key, typed, low=low, high=high, log=log, whole=isinstance(low, int) and isinstance(high, int))
-    values = list(override.sweep_string_iterator())
+    try:
+        all_values = list(override.sweep_string_iterator())
+    except ValueError as error:  # a range whose step is 0
+        raise ConfigError(f"{key.lstrip('+')} cannot be swept over: {error}", given=for_shell(typed)) from error
+    values = list(dict.fromkeys(all_values))
     if not values:
         raise ConfigError(f"There is nothing to sweep {key.lstrip('+')} over", given=for_shell(typed))
-    found = Swept(key, typed, values=values)
+    found = Swept(key, typed, values=values, twice=len(all_values) - len(values))
     if override.is_range_sweep() and len(values) > 1:
         found.numbers = sorted(float(text) for text in values)
         found.whole = all(n.is_integer() for n in found.numbers)

@@ -59,6 +59,8 @@ def test_the_command_of_a_trial() -> None:
     words = ["data.path='a b'", "encoder=a", "action=fit"]
     assert Trial(0, words, {}).command() == "python -m lightning_vision \"data.path='a b'\" encoder=a"
     assert Trial(0, ["seed=1", "action=test"], {}).command() == "python -m lightning_vision test seed=1"
+    forced = Trial(0, ["template=a", "++template.num_epochs=1", "++other=1"], {})
+    assert forced.command() == "python -m lightning_vision template=a template.num_epochs=1 ++other=1"
 
 
 def test_figures_of_classes_are_left_out(tmp_path: Path) -> None:

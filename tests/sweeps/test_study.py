@@ -98,6 +98,21 @@ def test_a_killed_search_tries_the_open_trials_again(tmp_path: Path) -> None:
     assert told(tmp_path)[2].value == 0.25
 
 
+def test_a_trial_that_was_stopped_goes_on_under_its_number(tmp_path: Path) -> None:
+    source = study(tmp_path, RANGES[:1])
+    first = source.ask()
+    source.close()
+    assert first is not None
+    first.status = "stopped"
+    again = Study(SweepSettings(trials=1), read(RANGES[:1], None), tmp_path, "val/accuracy", [first], [first])
+    assert again.ask() is first
+    assert again.ask() is None
+    first.status, first.value = "finished", 0.5
+    again.tell(first)
+    again.close()
+    assert [(t.state.name, t.value) for t in told(tmp_path)] == [("COMPLETE", 0.5)]
+
+
 def test_another_search_is_refused(tmp_path: Path) -> None:
     words = ["epochs=3", "lr=interval(1e-4,1e-2)", "encoder=a,b"]
     source = study(tmp_path, words)

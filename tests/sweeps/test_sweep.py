@@ -72,6 +72,9 @@ def test_failed_trials_do_not_end_it(
     said = capsys.readouterr()
     assert "3 of 5 trials failed: 1, 2, 3\n" in said.err
     assert said.err.count("Traceback") == 2, "of those that a user cannot mend"
+    assert [(tmp_path / "s" / str(i) / "trial.log").read_text().splitlines()[-1] for i in (1, 2)] == [
+        *("RuntimeError: step", "no image")
+    ]
     assert "best: trial 4" in said.out
     assert "  python -m lightning_vision seed=4 epochs=2\n" in said.out
     with (tmp_path / "s" / "leaderboard.csv").open(newline="") as file:
@@ -184,13 +187,38 @@ def test_ctrl_c_and_going_on(sweep: Sweep, trials: Trials, tmp_path: Path, capsy
     assert sweep("seed=0,1,2", run=run) == 130
     assert [(t.number, t.status) for t in trials()] == [(0, "finished"), (1, "stopped")]
     assert len((tmp_path / "s" / "leaderboard.csv").read_text().splitlines()) == 3
-    assert "best: trial 0" in capsys.readouterr().out
-    # Its words come from its folder; what was stopped is run again, under a number and in a folder of its own.
+    said = capsys.readouterr().out
+    assert "best: trial 0" in said
+    assert said.endswith("go on: python -m lightning_vision -m sweep.resume=s\n")
+    # Its words come from its folder; what was stopped before its first checkpoint is run again, under a number and in a
+    # folder of its own.
     assert sweep("sweep.resume=s", run=run) == 0
     assert ran == [0, 1, 1, 2]
     assert [(t.number, t.words) for t in trials()] == [(0, ["seed=0"]), (2, ["seed=1"]), (3, ["seed=2"])]
     assert sweep("sweep.resume=s", "seed=0,1,5", run=run) == 0
     assert ran[4:] == [5]
+
+
+def test_a_trial_that_was_stopped_goes_on_from_its_checkpoint(sweep: Sweep, trials: Trials, tmp_path: Path) -> None:
+    ran: list[tuple[Any, ...]] = []
+    checkpoint = tmp_path / "s" / "trial=0" / "checkpoints" / "last.ckpt"
+
+    def run(cfg: Any) -> float:
+        ran.append((cfg.seed, cfg.checkpoint, Path(cfg.output_dir)))
+        if len(ran) == 1:
+            checkpoint.parent.mkdir()
+            checkpoint.touch()
+            raise KeyboardInterrupt
+        return float(cfg.seed)
+
+    assert sweep("seed=3,4", "hydra.sweep.subdir='trial=${hydra.job.num}'", run=run) == 130
+    assert sweep("sweep.resume=s", run=run) == 0
+    folders = [tmp_path / "s" / f"trial={i}" for i in range(2)]
+    assert ran == [(3, None, folders[0]), (3, str(checkpoint), folders[0]), (4, None, folders[1])]
+    assert [(t.number, t.status, t.value, t.words) for t in trials()] == [
+        (0, "finished", 3.0, ["seed=3"]),
+        (1, "finished", 4.0, ["seed=4"]),
+    ]
 
 
 def test_figures_that_cannot_be_compared(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:

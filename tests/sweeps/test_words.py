@@ -50,6 +50,13 @@ def test_intervals() -> None:
     assert caught.value.overrides == ["-m sweep.trials=20 'lr=interval(1e-5,1e-2)'", "-m lr=1e-05,0.01"]
 
 
+def test_a_value_that_is_said_twice_is_tried_once() -> None:
+    words = read(["seed=1,2,1", "lr=1e-3,0.001,1e-4"], None)
+    assert [words.trial(v) for v in words.grid()] == [[f"seed={s}", f"lr={r}"] for s in (1, 2) for r in (0.001, 0.0001)]
+    assert words.hints()[0] == "hint: seed has values that are said more than once, which are tried once: seed=1,2,1"
+    assert len(words.hints()) == 2
+
+
 def test_a_range_keeps_its_numbers() -> None:
     swept = read(["batch_size=range(8,65,8)"], None).swept["batch_size"]
     assert swept.values == [str(i) for i in range(8, 65, 8)]
@@ -57,7 +64,9 @@ def test_a_range_keeps_its_numbers() -> None:
     assert swept.whole
 
 
-@pytest.mark.parametrize("word", ["lr=interval(2,1)", "lr=tag(log, interval(0,1))", "lr=range(3,3)"])
+@pytest.mark.parametrize(
+    "word", ["lr=interval(2,1)", "lr=tag(log, interval(0,1))", "lr=range(3,3)", "lr=range(8,65,0)"]
+)
 def test_nothing_to_draw_from(word: str) -> None:
     with pytest.raises(ConfigError):
         read([word], None)
