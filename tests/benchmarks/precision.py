@@ -40,7 +40,7 @@ MODELS = (
 def figure(name: str, words: list[str], size: int, folder: str) -> Figure:
     auto = {"trainer.precision": "auto", "trainer.channels_last": "auto", "trainer.accelerator": "cpu"}
     values = {"image_size": size, "batch_size": BATCH, "epochs": 100, "output_dir": folder, **auto}
-    plan = resolve(composed([*words, "encoder.use_pretrained=false", "decoder=classifier"], values))
+    plan = resolve(composed([*words, "encoder.use_pretrained=false", "decoder=classifier"], values, "build"))
     module, data = build_parts(plan)
     cost = cpu_seconds(lambda: choose_way(plan.config, module, data, CPU))
     trainer = plan.config["trainer"]

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from lightning_vision import extras
+from lightning_vision.checkpoint import NEEDED, NEEDED_OF_CONFIG
 from lightning_vision.config import compose
 from lightning_vision.errors import ConfigError
 from lightning_vision.loggers.base import RunLog, Status, flat
@@ -171,7 +172,8 @@ def earlier(tmp_path: Path) -> Path:
     with (folder / "metrics.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["epoch", "step", "val/loss"], *([n, 10 * n - 1, 1 / n] for n in (1, 2, 3))])
     for name, step in (("best", 20), ("last", 30)):
-        state = {"lightning_vision": {"format_version": 3, "config": {}}, "global_step": step}
+        kept = {name: kind() for name, kind in NEEDED.items()} | {"config": dict.fromkeys(NEEDED_OF_CONFIG)}
+        state = {"lightning_vision": {"format_version": 3, **kept}, "global_step": step}
         torch.save(state, folder / "checkpoints" / f"{name}.ckpt")
     return folder
 

@@ -37,7 +37,7 @@ def settings(table: Path, out: Path, **values: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def built(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Any, Any]:
-    plan = resolve(composed(None, settings(table, tmp_path_factory.mktemp("run"))))
+    plan = resolve(composed(None, settings(table, tmp_path_factory.mktemp("run")), "build"))
     return plan, *build_parts(plan)
 
 

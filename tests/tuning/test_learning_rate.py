@@ -78,7 +78,7 @@ def test_groups_keep_the_ratios_of_their_rates(table: Path, tmp_path: Path, monk
 
     monkeypatch.setattr(learning_rate._RangeTest, "on_before_optimizer_step", noted)
     values = {"encoder_lr_factor": 0.25, "trainer.accumulate_grad_batches": 2, "scheduler.warmup": 3}
-    plan = resolve(composed(None, settings(table, tmp_path, **values)))
+    plan = resolve(composed(None, settings(table, tmp_path, **values), "build"))
     module, data = build_parts(plan)
     before = {key: value.clone() for key, value in module.state_dict().items()}
     curve = find_lr(plan.config, module, data, steps=10)
@@ -96,9 +96,9 @@ def test_several_processes_are_refused(name: str, table: Path, tmp_path: Path) -
     values = {
         "trainer.devices": 2,
         "trainer.accelerator": "cpu",
-        "trainer.strategy": "ddp_spawn",
+        "trainer.strategy": "ddp",
         f"trainer.{name}": True,
     }
-    plan = resolve(composed(None, settings(table, tmp_path, **values)))
+    plan = resolve(composed(None, settings(table, tmp_path, **values), "build"))
     with pytest.raises(ConfigError, match=rf"trainer\.{name} works with one process only"):
         run.tune(plan, *build_parts(plan))

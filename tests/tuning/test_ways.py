@@ -48,7 +48,7 @@ def settings(table: Path, out: Path, **values: Any) -> dict[str, Any]:
 
 
 def built(table: Path, out: Path, **values: Any) -> tuple[Plan, Any, Any]:
-    plan = resolve(composed(None, settings(table, out, **values)))
+    plan = resolve(composed(None, settings(table, out, **values), "build"))
     return plan, *build_parts(plan)
 
 
@@ -168,7 +168,7 @@ def test_all_precisions_share_one_copy_and_no_gradient_stays(
 
 
 def test_steps_are_those_of_each_process(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = {"trainer.devices": 2, "trainer.accelerator": "cpu", "trainer.strategy": "ddp_spawn"}
+    values = {"trainer.devices": 2, "trainer.accelerator": "cpu", "trainer.strategy": "ddp"}
     plan, module, data = built(table, tmp_path, **AUTO, **values)
     rows = len(data.index.rows("train"))
     assert [steps_of_run(plan.config, data, n) for n in (1, 2, 5)] == [2 * -(-rows // (8 * n)) for n in (1, 2, 5)]
