@@ -14,6 +14,7 @@ from lightning_vision import garbage
 from lightning_vision.actions.arguments import checkpoint_of, composed_with_keys, required
 from lightning_vision.actions.models import build_parts, module_of, untrained_plan
 from lightning_vision.data.sources.video import Video, is_video
+from lightning_vision.errors import ConfigError, listed
 from lightning_vision.extras import require
 from lightning_vision.resolve import plain
 from lightning_vision.settings import for_checkpoint, to_predict
@@ -62,6 +63,7 @@ def predict(
             predictions than images; compare their paths.
     """
     cfg, keys = composed_with_keys(config, choices, "predict")
+    _refuse_files(cfg, keys)
     predictions: list[Prediction] = []
     images = _images(source)
     module, settings, images = _to_predict(model, images, cfg, keys)
@@ -72,6 +74,18 @@ def predict(
         for one in (found, *found.outputs.values()):
             one.file = None if one.file else one.file  # what was written for the prediction is gone
     return predictions
+
+
+def _refuse_files(cfg: DictConfig, keys: Sequence[str]) -> None:
+    """Refuse settings of files, where predictions are returned and no file is written."""
+    typed = [key for key in ("output_dir", "table") if key in keys]
+    if typed or "overlays" in (cfg.get("save") or ()):
+        raise ConfigError(
+            "In Python predictions are returned, and no file is written.",
+            given=listed(typed) if typed else "save=overlays",
+            expected="save=probabilities, save=embeddings",
+            override="python -m lightning_vision predict checkpoint=FILE source=PATH output_dir=FOLDER",
+        )
 
 
 def predict_to_folder(model: str | None, source: str, cfg: DictConfig) -> None:

@@ -13,14 +13,15 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from lightning_vision.errors import DataError
+from lightning_vision.errors import ConfigError, DataError
 from lightning_vision.head import Head
 from lightning_vision.inference.growing import GrowingArray, GrowingFile
 from lightning_vision.inference.journal import Journal, State
 from lightning_vision.inference.output import Output
 from lightning_vision.inference.prediction import Prediction
 from lightning_vision.inference.table_file import TableFile
-from lightning_vision.inference.writers import Writer
+from lightning_vision.inference.writers import TABLE, Writer
+from lightning_vision.overrides import override
 
 UNREADABLE, EMBEDDINGS, PROBABILITIES = "unreadable.csv", "embeddings.npy", "probabilities.npy"
 
@@ -45,7 +46,7 @@ class PredictionFolder:
         unreadable: Images that cannot be read.
 
     Raises:
-        ConfigError: The folder holds an interrupted prediction of something else.
+        ConfigError: The folder holds an interrupted prediction of something else, or a finished one.
         DataError: The folder cannot be made or written, or the disk is full.
     """
 
@@ -66,6 +67,8 @@ class PredictionFolder:
         output = Output(output.save, output.table, sizes, self.before.count)
         with ExitStack() as stack:
             stack.callback(self.journal.leave)
+            if not self.before.row:
+                _refuse_finished(self.folder, [name for name, _ in heads])
             self.writers: dict[str, Writer] = {}
             # Arrays that are written on request, a row an image, and what goes into them.
             self._arrays: list[tuple[GrowingArray, Callable[[Prediction], NDArray[Any] | None]]] = []
@@ -166,9 +169,22 @@ class PredictionFolder:
             self._bad.close()
         else:
             self._bad.abandon()
-            self._bad.file.path.unlink(missing_ok=True)  # of an earlier prediction
         self.journal.end()
         self._stack.close()  # what the tables were made of goes last: without it nothing could go on
+
+
+def _refuse_finished(folder: Path, names: Sequence[str]) -> None:
+    """Refuse to write among the files of another prediction: what both have would be of the second, the rest not."""
+    places = [folder, *(folder / name for name in names)]
+    found = [(place / TABLE).with_suffix(kind) for place in places for kind in (".csv", ".parquet")]
+    there = next((file for file in found if file.is_file()), None)
+    if there is not None:
+        raise ConfigError(
+            "The folder holds a finished prediction, whose files would be mixed with new ones.",
+            given=there,
+            expected="a new folder",
+            override=override("output_dir", f"{folder.parent}-2"),
+        )
 
 
 def _probabilities(output: str, prediction: Prediction) -> NDArray[Any] | None:

@@ -153,7 +153,12 @@ def test_an_interrupted_prediction_says_how_to_go_on(
 def test_probabilities_and_embeddings(classes: VisionModule, masks: VisionModule, photos: Path, tmp_path: Path) -> None:
     folder = predict(classes, photos, tmp_path / "classes", save="embeddings")
     assert set(contents(folder)) == {"predictions.csv", "embeddings.npy", "unreadable.csv"}
-    folder = predict(classes, photos, tmp_path / "classes", save=["probabilities", "embeddings"])
+    with pytest.raises(ConfigError, match="finished prediction"):
+        predict(classes, photos, tmp_path / "classes", table="parquet")
+    assert set(contents(folder)) == {"predictions.csv", "embeddings.npy", "unreadable.csv"}
+    with pytest.raises(ConfigError, match="no file is written"):
+        lv.predict(classes, pixels(4), output_dir=str(tmp_path / "none"))
+    folder = predict(classes, photos, tmp_path / "both", save=["probabilities", "embeddings"])
     embeddings, probabilities = (np.load(folder / f"{name}.npy") for name in ("embeddings", "probabilities"))
     found = lv.predict(classes, [pixels(i) for i in range(19)])
     assert np.allclose(probabilities, [p.probabilities for p in found], atol=1e-6)

@@ -70,6 +70,9 @@ class Video:
                         yield np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
             except FFmpegError as error:
                 raise DataError(f"{self.path} cannot be decoded behind frame {number}", given=error) from error
+            expected = _length(container, stream)
+            if number + 1 < 0.95 * expected - 1:
+                raise DataError(f"{self.path} ends behind frame {number}", expected=f"about {expected:.0f} frames")
 
     def _open(self) -> Any:
         import av
@@ -82,3 +85,14 @@ class Video:
             container.close()
             raise DataError(f"{self.path} has no pictures", given="a file with sound alone")
         return container
+
+
+def _length(container: Any, stream: Any) -> float:
+    """Frames that a film says it has, 0 where it does not; sound that goes on behind the pictures does not count."""
+    if stream.frames:
+        return float(stream.frames)
+    if stream.average_rate and stream.duration:
+        return float(stream.duration * stream.time_base * stream.average_rate)
+    if stream.average_rate and container.duration and len(container.streams) == 1:
+        return float(container.duration / 1_000_000 * stream.average_rate)
+    return 0.0
