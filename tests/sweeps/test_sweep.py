@@ -57,7 +57,7 @@ def test_failed_trials_do_not_end_it(
             raise errors.pop(cfg.seed)
         return float(cfg.seed)
 
-    assert sweep("seed=0,1,2,3,4", "epochs=2", run=run) == 2
+    assert sweep("seed=0,1,2,3,4", "epochs=2", run=run, collects=True) == 2
     gc.collect()
     assert len(models) == 5
     assert not [model for model in models if model() is not None]
