@@ -85,7 +85,7 @@ class TestOperations:
 TINY_VIT = {"depth": 4, "embed_dim": 8, "num_heads": 2}
 VIT = {"hidden_size": 8, "num_hidden_layers": 4, "num_attention_heads": 2, "image_size": 70}
 DEFAULT: dict[str, dict[str, Any]] = {
-    "stacked_cnn:upernet": SMALL | {"decoder.num_channels": 8},
+    "stacked_cnn:segformer": SMALL,
     "dinov2:linear": {"encoder.model_config": VIT, "encoder.use_pretrained": False},
     "mlp_mixer:classifier": {"encoder.embed_size": 8, "encoder.patch_size": 8, "encoder.num_layers": 2},
     "timm:anomaly": {
@@ -94,14 +94,16 @@ DEFAULT: dict[str, dict[str, Any]] = {
         "encoder.use_pretrained": False,
         "decoder.normal_class": "circle",
     },
-    "unet:linear": {"encoder.base_channels": 4},
+    "stacked_cnn:projector": SMALL | {"task": "embedding", "augmentation": "views"},
 }
 
 
 @pytest.mark.parametrize("pair", DEFAULT)
 def test_pairs_export_for_any_size_and_agree(pair: str, tmp_path: Path) -> None:
     encoder, decoder = pair.split(":")
-    module, pixels = built(f"encoder={encoder}", f"decoder={decoder}", **DEFAULT[pair])
+    words = [f"{key}={value}" for key, value in DEFAULT[pair].items() if "." not in key]
+    values = {key: value for key, value in DEFAULT[pair].items() if "." in key}
+    module, pixels = built(f"encoder={encoder}", f"decoder={decoder}", *words, **values)
     found = export_graphs(module, tmp_path, ["onnx"], Images(pixels, ""))["onnx"]
     assert found.allowed.sizes == "any", found.reasons
     assert found.largest < 1e-4
