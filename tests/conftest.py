@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -66,3 +67,7 @@ def _hydra_left_alone() -> Iterator[None]:
 
         GlobalHydra.instance().clear()
         HydraConfig.instance().cfg = None
+        # The next run would drop the file of this one's log without closing it.
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.close()

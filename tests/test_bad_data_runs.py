@@ -76,7 +76,7 @@ def test_rows_without_an_image_beside_a_checkpoint(table: Path, capsys: pytest.C
     capsys.readouterr()
     values = {"data.path": str(other), "data.target": "label", **strategy}
     lv.test(fitted.checkpoint, data="table", overrides=values)
-    assert "row 21" in capsys.readouterr().err
+    assert "row 21" in capsys.readouterr().out
     # A prediction repeats nothing by itself, and leaves out what it is told to leave out.
     with pytest.raises(DataError, match="empty"):
         lv.predict(fitted.checkpoint, str(other))

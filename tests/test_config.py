@@ -212,7 +212,7 @@ def test_the_run_folder_outside_of_a_run(tmp_path: Path, monkeypatch: pytest.Mon
         (["callbacks=null"], {}, "~callbacks"),
         (["trainer.limit_train_batches=2"], {}, "+trainer.limit_train_batches=2"),
         (["encoder=resnet,stacked_cnn"], {}, "-m encoder=resnet,stacked_cnn"),
-        (["image_size=32,48"], {}, "'image_size=[32,48]'"),
+        (["image_size=32,48"], {}, "-m image_size=32,48"),
         (["monitor=[a"], {}, "\"monitor='[a'\""),
         (["a b=3"], {}, "epochs=3"),
     ],
